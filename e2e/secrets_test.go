@@ -268,7 +268,7 @@ func TestSecretsOfThePushgatewayAreNotForwarded(t *testing.T) {
 	defer gateway.Close()
 	m := serve(t, nil, "--discovery", "file", "--file-kv", t.TempDir(), "--nats-server", "none",
 		"--push", "--push-interval", "1", "--push-url", strings.Replace(gateway.URL, "http://", "http://push:s3cret@", 1))
-	m.WaitForLine("Failed to push metrics to Pushgateway; trying again at every interval error=\"307 Temporary Redirect: it points to " + other.URL + "/metrics/job/")
+	m.WaitForLine("Failed to push metrics to Pushgateway; trying again at every interval error=\"307 Temporary Redirect: the redirect to " + other.URL + "/metrics/job/")
 	m.waitFor(func(p samples) error {
 		if p[`dynamo_metrics_errors_total{source="push"}`] == "0" || p[`dynamo_metrics_push_total{result="error"}`] == "0" {
 			return fmt.Errorf("no push has failed: %v", p.filter("push"))

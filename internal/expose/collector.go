@@ -18,7 +18,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// Build says which build of the program is running.
+// Build identifies the running build of the program.
 type Build struct{ Version, Revision, GoVersion string }
 
 // Collector writes one Snapshot of the Fleet as metrics.
@@ -28,23 +28,23 @@ type Collector struct {
 	Model string           // label model of llm_worker_info; may be empty
 	Now   func() time.Time // advances the Fleet's clock before each Snapshot
 
-	// Standby, if not nil, reports whether another program shows the Fleet: then a
-	// scrape gets what the program itself has done and no more, unless it asks for it.
+	// Standby, if not nil, reports whether another instance serves the Fleet's metrics. A
+	// scrape then gets only the program's own metrics, unless it requests all of them.
 	Standby func() bool
 
 	descs map[string]*prometheus.Desc
 }
 
-// Metrics are all that is served and pushed.
+// Metrics are all metrics that are served and pushed.
 type Metrics struct {
-	*prometheus.Registry                                        // everything: for protobuf, and to be pushed
-	program                 *prometheus.Registry                // all but the Fleet's
-	cache                   *pageCache                          // of what is served
-	formats, programFormats map[expfmt.FormatType]*outputFormat // of everything, and without the Fleet's
+	*prometheus.Registry                         // all metrics, for protobuf and for pushes
+	program                 *prometheus.Registry // all but the Fleet's metrics
+	cache                   *pageCache
+	formats, programFormats map[expfmt.FormatType]*outputFormat // of all metrics, and of all but the Fleet's
 	standby                 func() bool
 }
 
-// NewMetrics are the metrics of the Fleet, of the program, and of others.
+// NewMetrics returns the metrics of the Fleet, of the program, and of other collectors.
 func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 	c.descs = descriptions(c.Fleet.Target().MultipleNamespaces())
 	program := programCollector{fleet: c.Fleet, build: c.Build, descs: c.descs, constants: new(constMetrics)}
@@ -61,7 +61,7 @@ func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 		m.programFormats[format.FormatType()] = newOutputFormat(func(to *bytes.Buffer) error { return encode(m.program, format, to) })
 	}
 	texts := sync.Pool{New: func() any { return &textWriter{fleet: c.Fleet, now: c.Now, model: c.Model, rest: m.program} }}
-	m.formats[expfmt.TypeTextPlain] = newOutputFormat(func(to *bytes.Buffer) error { // the fast way to the same page
+	m.formats[expfmt.TypeTextPlain] = newOutputFormat(func(to *bytes.Buffer) error { // faster, with the same output
 		t := texts.Get().(*textWriter)
 		defer texts.Put(t)
 		return t.writePage(to)
@@ -69,7 +69,7 @@ func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 	return m
 }
 
-// encode writes everything as the library does.
+// encode writes all metrics with the client library.
 func encode(metrics prometheus.Gatherer, format expfmt.Format, to *bytes.Buffer) error {
 	families, err := metrics.Gather()
 	encoder := expfmt.NewEncoder(to, format)
@@ -79,14 +79,13 @@ func encode(metrics prometheus.Gatherer, format expfmt.Format, to *bytes.Buffer)
 	return err
 }
 
-// labelled is a family of the table with its labels.
+// labelledFamily is a metric of the table with its labels.
 type labelledFamily struct {
 	family
 	labels []string
 }
 
-// table is the whole metric table, with the labels where one namespace is watched or
-// several.
+// table is the whole metric table. The labels depend on whether several namespaces are watched.
 func table(several bool) []labelledFamily {
 	ofEndpoint := []string{"component", "endpoint"}
 	if several {
@@ -124,10 +123,10 @@ func table(several bool) []labelledFamily {
 	)
 }
 
-// HasLabel reports whether a metric that is pushed has a label of this name, which
-// therefore cannot be part of a grouping key.
+// HasLabel reports whether a pushed metric has a label of this name. Such a label cannot be part
+// of a grouping key.
 func HasLabel(name string) bool {
-	others := []string{"job", "quantile", "le"} // of the group itself, and of go_* and histograms
+	others := []string{"job", "quantile", "le"} // of the group itself, of go_* summaries and of histograms
 	return slices.Contains(others, name) || slices.ContainsFunc(table(true), func(f labelledFamily) bool {
 		return slices.Contains(f.labels, name)
 	})
@@ -136,7 +135,7 @@ func HasLabel(name string) bool {
 // Names lists every metric of the table, sorted.
 func Names() []string { return slices.Sorted(maps.Keys(descriptions(false))) }
 
-// descriptions are those of the whole table, by name.
+// descriptions are the descriptions of the whole table, by name.
 func descriptions(several bool) map[string]*prometheus.Desc {
 	descs := make(map[string]*prometheus.Desc)
 	for _, f := range table(several) {
@@ -173,7 +172,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// labelsOf are the values of the labels of an endpoint, and those that follow them.
+// labelValues are the label values of an endpoint, followed by others.
 func labelValues(e fleet.Endpoint, others ...string) []string {
 	if e.Namespace == "" {
 		return append([]string{e.Component, e.Name}, others...)
@@ -181,7 +180,7 @@ func labelValues(e fleet.Endpoint, others ...string) []string {
 	return append([]string{e.Component, e.Name, e.Namespace}, others...)
 }
 
-// programCollector writes what the program itself has done.
+// programCollector collects the program's own metrics.
 type programCollector struct {
 	fleet     *fleet.Fleet
 	build     Build
@@ -189,7 +188,7 @@ type programCollector struct {
 	constants *constMetrics
 }
 
-// ofProgram reports whether a family of the table is of the program itself.
+// isProgramMetric reports whether a metric of the table is one of the program's own.
 func isProgramMetric(name string) bool { return strings.HasPrefix(name, "dynamo_metrics_") }
 
 // Describe implements prometheus.Collector.
@@ -245,7 +244,7 @@ func (c *Collector) sendWorker(w *fleet.WorkerState, send sender) {
 	}
 }
 
-// durations are the worker's histogram and summaries.
+// sendDurations sends the worker's histogram and summaries.
 func (c *Collector) sendDurations(w *fleet.WorkerState, ch chan<- prometheus.Metric) {
 	if w.Passes.OK {
 		ch <- newHistogram(c.descs[passDuration.name], &w.Passes.V.Seconds, labelValues(w.Endpoint, w.Label)...)

@@ -8,8 +8,9 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// constant is a value with its labels. The library's makes the labels anew for each scrape,
-// which is most of what a scrape of the program's own metrics allocates.
+// constMetric is a value with its labels. The client library's const metric builds the labels
+// again for each scrape, which would be most of what a scrape of the program's own metrics
+// allocates.
 type constMetric struct {
 	desc   *prometheus.Desc
 	kind   prometheus.ValueType
@@ -31,10 +32,11 @@ func (c *constMetric) Write(out *dto.Metric) error {
 	return nil
 }
 
-// constants makes them. Label sets are the program's own, and few.
+// constMetrics makes const metrics and caches their labels. The program's own metrics have few
+// label sets.
 type constMetrics struct {
 	mu     sync.Mutex
-	labels map[string][]*dto.LabelPair // by the name of the metric, and their values
+	labels map[string][]*dto.LabelPair // by the metric's name and the label values
 }
 
 func (c *constMetrics) metric(desc *prometheus.Desc, f family, v float64, values ...string) prometheus.Metric {

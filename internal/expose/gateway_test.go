@@ -18,7 +18,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// pushgateway plays one, on a network in memory that all of http leads to.
+// fakeGateway is a fake Pushgateway on a network in memory, to which all HTTP requests go.
 type fakeGateway struct {
 	*memnet.Network
 	start time.Time
@@ -28,7 +28,7 @@ type fakeGateway struct {
 	received []gatewayRequest
 }
 
-// asked is one request to the gateway.
+// gatewayRequest is one request to the gateway.
 type gatewayRequest struct {
 	After          time.Duration // since the start of the test
 	Method, URL    string
@@ -42,7 +42,7 @@ func newPushgateway(t *testing.T) *fakeGateway {
 	server := &http.Server{Handler: g}
 	go server.Serve(g.Network)
 	before := http.DefaultTransport
-	// Connections that are kept would be goroutines left over at the end of the bubble.
+	// Idle connections would leave goroutines behind at the end of the bubble.
 	http.DefaultTransport = &http.Transport{DialContext: g.Dial, DisableKeepAlives: true}
 	t.Cleanup(func() {
 		http.DefaultTransport = before
@@ -64,14 +64,14 @@ func (g *fakeGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answers sets what the gateway does from now on; nil is 200.
+// setAnswer sets how the gateway responds from now on; nil means 200.
 func (g *fakeGateway) setAnswer(h http.HandlerFunc) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.answer = h
 }
 
-// requests are those since the last call.
+// requests are the requests since the last call.
 func (g *fakeGateway) requests() []gatewayRequest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -80,7 +80,7 @@ func (g *fakeGateway) requests() []gatewayRequest {
 	return all
 }
 
-// briefly is when, with which method and of what the gateway was asked.
+// summaries are the requests since the last call without their bodies.
 func (g *fakeGateway) summaries() []gatewayRequest {
 	all := g.requests()
 	for i := range all {
@@ -96,10 +96,10 @@ func status(code int, body string) http.HandlerFunc {
 	}
 }
 
-// hang answers never.
+// hang never responds.
 func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// pushing is Push at work.
+// pushTest is a running Push with its gateway.
 type pushTest struct {
 	gateway *fakeGateway
 	fleet   *fleet.Fleet
@@ -110,7 +110,7 @@ type pushTest struct {
 
 const group = "/metrics/job/dynamo_push_metrics"
 
-// withPush runs a test with Push at work on a fake gateway, in a bubble.
+// withPush runs a test with a running Push and a fake gateway, in a synctest bubble.
 func withPush(t *testing.T, change func(*Gateway), test func(*testing.T, *pushTest)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -122,8 +122,8 @@ func withPush(t *testing.T, change func(*Gateway), test func(*testing.T, *pushTe
 	})
 }
 
-// startPush has Push work on a fake gateway for a prepared fleet, until end is
-// called or the test ends.
+// startPush runs Push with a fake gateway and a prepared fleet, until end is called or the test
+// ends.
 func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gateway)) (p *pushTest, end func()) {
 	t.Helper()
 	p = &pushTest{gateway: newPushgateway(t), fleet: originalFleet(t), ended: make(chan struct{})}
@@ -150,7 +150,7 @@ func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gatewa
 	return p, end
 }
 
-// stop ends Push as a signal does and returns how long it took.
+// stop ends Push as a signal would, and returns how long that took.
 func (p *pushTest) stop() time.Duration {
 	start := time.Now()
 	p.cancel(errors.New("terminated signal received"))
@@ -158,19 +158,19 @@ func (p *pushTest) stop() time.Duration {
 	return time.Since(start)
 }
 
-// pass lets this much of the bubble's time pass, and what is then due happen.
+// advance lets this much of the bubble's time pass, and then waits for all goroutines.
 func advance(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// counts fails the test unless this many pushes have come to each end.
+// wantCounts compares the numbers of successful and failed pushes.
 func (p *pushTest) wantCounts(t *testing.T, ok, failed uint64) {
 	t.Helper()
 	testutil.Equal(t, "ok, failed pushes", [2]uint64{p.fleet.Stats.PushOK.Load(), p.fleet.Stats.PushError.Load()}, [2]uint64{ok, failed})
 }
 
-// says fails the test unless the log has so many warnings and so many lines of relief.
+// wantLog compares the numbers of warnings, and of lines that pushing works again.
 func (p *pushTest) wantLog(t *testing.T, failed, again int) {
 	t.Helper()
 	testutil.Equal(t, "warnings, and lines that it works again",
@@ -183,7 +183,7 @@ func (p *pushTest) lastSuccess() time.Duration {
 	return time.Unix(0, p.fleet.Stats.LastPush.Load()).Sub(p.gateway.start)
 }
 
-// TestPushOnARealNetwork leaves nothing to the imagination, but all details to the others.
+// This test uses a real network. The other tests check the details.
 func TestPushOnARealNetwork(t *testing.T) {
 	methods := make(chan string, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { methods <- r.Method + " " + r.URL.Path }))
@@ -207,7 +207,7 @@ func TestPushOnARealNetwork(t *testing.T) {
 	<-ended
 }
 
-// mayPush is what lets Push begin: the program is its namespace's only one, and has polled.
+// allowPush lets Push begin: the program leads and has polled.
 func allowPush(f *fleet.Fleet) {
 	f.Stats.ActsAsLeader.Store(true)
 	f.Stats.RecordPoll(stats.PollOK, 0)

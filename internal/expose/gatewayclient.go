@@ -11,21 +11,21 @@ import (
 )
 
 const (
-	// maxAnswer bounds, in bytes, how much is read of a gateway's answer.
+	// maxResponse is how many bytes of a gateway's response are read.
 	maxResponse = 4 << 10
 
-	// maxHops is how many requests a push may take where the gateway has moved.
+	// maxRedirects is how many requests a push may take if the gateway redirects it.
 	maxRedirects = 10
 
-	// maxPlace bounds, in bytes, how much is said of where it points.
+	// maxLocation is how many bytes of a redirect's location an error shows.
 	maxLocation = 256
 )
 
-// gatewayClient is the client of a Pushgateway. It reads no more than maxAnswer of an answer,
-// and ends with its context: the push package has no way to give one to a deletion. Each
-// answer from 200 to 299 is a success, as it was for the original: of those the package itself
-// knows 200 and 202 alone, and for a deletion 202. The user and password that the gateway has
-// go to no other server, wherever it points.
+// gatewayClient is the HTTP client for a Pushgateway. It reads at most maxResponse bytes of a
+// response. It ends with its context, because the push package cannot pass one to a deletion. Each
+// status from 200 to 299 is a success, as it was for the original: the push package accepts only
+// 200 and 202, and only 202 for a deletion. The gateway's user and password are sent to no other
+// server, whatever the redirects.
 type gatewayClient struct {
 	ctx     context.Context
 	gateway *url.URL
@@ -36,10 +36,10 @@ func (c gatewayClient) Do(r *http.Request) (*http.Response, error) {
 	client := http.Client{CheckRedirect: func(next *http.Request, before []*http.Request) error {
 		if refusal = c.refusal(next, before); refusal != "" {
 			next.URL.User = nil
-			refusal = fmt.Sprintf("it points to %.*s, and is not followed, since %s: set --push-url to where the Pushgateway is", maxLocation, next.URL, refusal)
+			refusal = fmt.Sprintf("the redirect to %.*s is not followed because %s: set --push-url to the Pushgateway's address", maxLocation, next.URL, refusal)
 			return http.ErrUseLastResponse
 		}
-		if user := c.gateway.User; user != nil { // the library has its own idea of who is the same
+		if user := c.gateway.User; user != nil { // net/http compares hosts by other rules
 			password, _ := user.Password()
 			next.SetBasicAuth(user.Username(), password)
 		}
@@ -63,16 +63,16 @@ func (c gatewayClient) Do(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// stays says why a redirect is not followed; empty if it is.
+// refusal is why a redirect is not followed, or empty if it is followed.
 func (c gatewayClient) refusal(next *http.Request, before []*http.Request) string {
 	switch {
 	case next.Method != before[0].Method:
-		// Most turn it into a GET: a log-in page that answers 200 is no push that worked.
-		return "the push would be a " + next.Method + " there"
+		// Most redirects turn a PUT into a GET. A login page that answers 200 is no successful push.
+		return "the push would become a " + next.Method
 	case c.gateway.User != nil && !sameOrigin(next.URL, c.gateway):
-		return "its user and password are for " + c.gateway.Host + " alone"
+		return "the user and password are only for " + c.gateway.Host
 	case len(before) >= maxRedirects:
-		return fmt.Sprintf("it has pointed elsewhere %d times", maxRedirects)
+		return fmt.Sprintf("it is redirect number %d", maxRedirects)
 	}
 	return ""
 }

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// histogram is a histogram with classic and native buckets at once. The library's
-// constant ones have either.
+// histogram is a histogram with both classic and native buckets. The client library's const
+// histograms have only one kind.
 type histogram struct {
 	desc   *prometheus.Desc
 	labels []*dto.LabelPair
@@ -42,8 +42,8 @@ func (m histogram) Write(out *dto.Metric) error {
 	return nil
 }
 
-// spans are the native buckets from the index first on, as runs without longer gaps,
-// each count as the difference from the one before.
+// spans encodes the native buckets from the index first on. Runs are buckets without long gaps,
+// and each delta is the difference from the count before.
 func spans(first int, counts []uint64) (runs []*dto.BucketSpan, deltas []int64) {
 	var before int64
 	next := 0 // index behind the last run
@@ -58,7 +58,7 @@ func spans(first int, counts []uint64) (runs []*dto.BucketSpan, deltas []int64) 
 		if n == 0 {
 			continue
 		}
-		if len(runs) == 0 || index-next > 2 { // another run takes more than two empty buckets
+		if len(runs) == 0 || index-next > 2 { // a new span takes more bytes than two empty buckets
 			runs = append(runs, &dto.BucketSpan{Offset: proto.Int32(int32(index - next)), Length: proto.Uint32(0)})
 			next = index
 		}

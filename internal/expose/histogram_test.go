@@ -12,8 +12,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 )
 
-// TestHistogramMatchesLibrary takes the library's own
-// histogram, which must be fed one by one, for an oracle.
+// The oracle is the client library's own histogram, which takes one observation at a time.
 func TestHistogramMatchesLibrary(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 50 {

@@ -11,20 +11,20 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// L2C publishes what a poll has found for whoever listens on the bus, as the
-// original did: one event an endpoint.
+// L2C publishes the result of each stats poll on NATS, as the original did: one event for each
+// endpoint.
 type L2C struct {
 	Fleet     *fleet.Fleet
-	Namespace string // of endpoints that do not name theirs
+	Namespace string // of endpoints without a namespace
 	Conn      *nats.Conn
 	Log       *slog.Logger
 
-	snapshot fleet.Snapshot  // the last one's memory
+	snapshot fleet.Snapshot  // reused from poll to poll
 	warned   map[string]bool // by message
 }
 
 // Publish sends the events of one poll, and reports whether there were any. It must not be
-// called twice at once.
+// called concurrently.
 func (l *L2C) Publish() (sent bool) {
 	l.snapshot.Brief = true
 	l.Fleet.SnapshotInto(&l.snapshot)
@@ -33,7 +33,7 @@ func (l *L2C) Publish() (sent bool) {
 		var found []*fleet.WorkerState
 		for i := range rows[:e.Rows] {
 			w := &rows[i]
-			if w.Load.OK && w.Service != "" { // those that publish are no part of the original's event
+			if w.Load.OK && w.Service != "" { // the original's event has no workers that publish their loads
 				found = append(found, w)
 			}
 		}
@@ -49,7 +49,7 @@ func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) (sent b
 	subject := wire.L2CSubject(cmp.Or(e.Namespace, l.Namespace), e.Component, e.Name)
 	event, err := wire.L2C(found, e.Blocks)
 	if err == nil && int64(len(event)) > l.Conn.MaxPayload() {
-		// The original died of it.
+		// The original crashed in this case.
 		l.Fleet.Stats.AddDropped(stats.OverMaxBytes, 1)
 		l.warn("The l2c event is larger than the NATS server's max_payload and is not sent",
 			"subject", subject, "bytes", len(event), "max_payload", l.Conn.MaxPayload())
@@ -65,7 +65,7 @@ func (l *L2C) publish(e fleet.EndpointState, found []*fleet.WorkerState) (sent b
 	return err == nil
 }
 
-// warn says each message once.
+// warn logs each message once.
 func (l *L2C) warn(message string, fields ...any) {
 	if l.warned[message] {
 		return

@@ -15,7 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// bus is a NATS server of its own, a connection to it, and all that is published there.
+// bus is a connection to a NATS server of the test, and a subscription to all subjects.
 type bus struct {
 	conn   *nats.Conn
 	events *nats.Subscription
@@ -47,11 +47,11 @@ func newBus(t *testing.T, maxPayload int32) *bus {
 	return &bus{conn, events}
 }
 
-// published are the events, by subject, that this call publishes.
+// published are the events, by subject, that a call publishes.
 func (b *bus) published(t *testing.T, publish func()) map[string]any {
 	t.Helper()
 	publish()
-	const last = "test.last" // comes after everything else
+	const last = "test.last" // arrives after all events
 	if err := b.conn.Publish(last, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 	})
 }
 
-// TestL2CEventThatIsTooLargeIsNotSent: the original died of it.
+// The original crashed in this case.
 func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 	b := newBus(t, 512)
 	f := originalFleet(t)
@@ -166,11 +166,11 @@ func TestL2CSaysOnceThatItCannotPublish(t *testing.T) {
 	testutil.Equal(t, "dropped for their size", f.Stats.Dropped(stats.OverMaxBytes), uint64(0))
 }
 
-// TestL2CCopiesNoHistograms: it has no use for them.
+// An l2c event needs no histograms.
 func TestL2CCopiesNoHistograms(t *testing.T) {
 	b := newBus(t, 0)
 	f := originalFleet(t)
-	const id = 9041998838276177456 // of the first
+	const id = 9041998838276177456 // the first worker
 	f.RecordForwardPass(fleet.Origin{Endpoint: loadMetrics, Worker: id}, fleet.Pass{Counter: 1, Seconds: 0.02})
 	f.RecordRequest(fleet.Request{Prefill: fleet.Some[uint64](id), Decode: fleet.Some[uint64](id), FirstToken: fleet.Some(0.1)})
 	whole := f.Snapshot()

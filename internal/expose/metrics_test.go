@@ -21,13 +21,12 @@ func TestMetricsOfOriginalFleet(t *testing.T) {
 	testutil.Golden(t, "pages/original.prom", metricsText(t, originalFleet(t)))
 }
 
-// TestMetricsIncludeEveryOriginalLine compares the numbers as numbers: the
-// original prints them as Rust does.
+// Numbers are compared by value, because the original formats them as Rust does.
 func TestMetricsIncludeEveryOriginalLine(t *testing.T) {
 	ours := lines(metricsText(t, originalFleet(t)))
 	original := lines(string(testutil.ReadFile(t, "original", "page.prom")))
 	if len(original) < 40 {
-		t.Fatalf("the original's page has %d lines, want all of them", len(original))
+		t.Fatalf("the original has %d lines, want all of them", len(original))
 	}
 	for series, want := range original {
 		got, ok := ours[series]
@@ -42,10 +41,10 @@ func TestMetricsIncludeEveryOriginalLine(t *testing.T) {
 	}
 }
 
-// lines are those of a page: a comment by its kind and metric, a value by its series.
-func lines(page string) map[string]string {
+// lines are the lines of metrics text: comments by kind and metric, values by series.
+func lines(text string) map[string]string {
 	m := make(map[string]string)
-	for line := range strings.Lines(page) {
+	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
 		at := strings.LastIndexByte(line, ' ')
 		if strings.HasPrefix(line, "#") {
@@ -71,14 +70,14 @@ func TestMetricsOfEmptyFleet(t *testing.T) {
 	testutil.Golden(t, "pages/empty_everything.prom", metricsText(t, fleetAt(everything, true)))
 	for _, wrong := range []string{"NaN", "llm_load_avg", "llm_load_std", "worker_id="} {
 		if strings.Contains(named, wrong) {
-			t.Errorf("the page of an empty fleet has %s:\n%s", wrong, named)
+			t.Errorf("the metrics of an empty fleet contain %s:\n%s", wrong, named)
 		}
 	}
 	testutil.Equal(t, "answering", lines(named)[`llm_workers{component="backend",endpoint="load_metrics",state="answering"}`], "0")
 }
 
-// TestMetricsOfFaultyFleet has one good worker among those that answer nonsense,
-// not at all, without a key, or nothing but half of each pair.
+// One good worker is among workers that send malformed replies, do not reply, have no key, or
+// report only half of each pair.
 func TestMetricsOfFaultyFleet(t *testing.T) {
 	f := fleetAt(everything, true)
 	a := originalAnswers(t)
@@ -96,7 +95,7 @@ func TestMetricsOfFaultyFleet(t *testing.T) {
 	testutil.Golden(t, "pages/trouble.prom", metricsText(t, f))
 }
 
-// TestMetricsShowPairsTogether because dashboards divide one by the other.
+// Dashboards divide one metric of a pair by the other.
 func TestMetricsShowPairsTogether(t *testing.T) {
 	blocks := []string{"llm_kv_blocks_active", "llm_kv_blocks_total"}
 	slots := []string{"llm_requests_active_slots", "llm_requests_total_slots"}
@@ -147,7 +146,7 @@ func TestMetricsOfLargestNumbers(t *testing.T) {
 	testutil.Golden(t, "pages/big.prom", metricsText(t, f))
 }
 
-// TestMetricsOfProgram has everything that the program counts.
+// The fleet's Stats have a value of everything that the program counts.
 func TestMetricsOfProgram(t *testing.T) {
 	synctest.Test(t, testMetricsOfProgram)
 }
@@ -199,8 +198,8 @@ func testMetricsOfProgram(t *testing.T) {
 	testutil.Golden(t, "pages/program.prom", metricsText(t, f))
 }
 
-// TestMetricsOfPublishingWorkers has what only the releases from 0.6 on send: model
-// cards, published loads, ranks, forward passes and request traces.
+// The fleet has what only releases from 0.6 on send: model cards, published loads, ranks, forward
+// passes and request traces.
 func TestMetricsOfPublishingWorkers(t *testing.T) {
 	f := fleetAt(everything, true)
 	generate := fleet.Endpoint{Component: "backend", Name: "generate"}
@@ -217,12 +216,12 @@ func TestMetricsOfPublishingWorkers(t *testing.T) {
 	f.RecordForwardPass(from(1, 0), fleet.Pass{Counter: 1, Seconds: 0.03, Running: 3, Waiting: 2, PrefillTokens: 512, DecodeTokens: 2, QueuedTokens: 900, ScheduledKVTokens: 4000})
 	f.RecordForwardPass(from(1, 0), fleet.Pass{Counter: 5, Seconds: 0.3, Running: 4, Waiting: 1, PrefillTokens: 0, DecodeTokens: 4, QueuedTokens: 100, ScheduledKVTokens: 5000})
 	f.RecordForwardPass(from(1, 0), fleet.Pass{Counter: 6, Running: 4, Waiting: 1, QueuedTokens: 100, ScheduledKVTokens: 5000})
-	// Two ranks; the router's events to 1.3 do not name the endpoint.
+	// A worker with two ranks. The router's events up to 1.3 do not name the endpoint.
 	f.RecordLoad(fleet.Origin{Worker: 2, Rank: 0}, fleet.FromActiveLoad, fleet.Load{KVActive: some(100)})
 	f.RecordLoad(fleet.Origin{Worker: 2, Rank: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: some(300)})
 	f.RecordForwardPass(from(2, 0), fleet.Pass{Counter: 1, Running: 7})
 	f.RecordForwardPass(from(2, 1), fleet.Pass{Counter: 1, Running: 9, Waiting: 5})
-	// Nothing but forward passes, and nothing at all.
+	// Worker 3 has only forward passes, and worker 4 has nothing.
 	f.RecordForwardPass(from(3, 0), fleet.Pass{Counter: 1, Seconds: 0.002, Running: 1, DecodeTokens: 1})
 	for range 3 {
 		f.RecordRequest(fleet.Request{
@@ -230,7 +229,7 @@ func TestMetricsOfPublishingWorkers(t *testing.T) {
 			FirstToken: fleet.Some(0.2), InterToken: fleet.Some(0.015), Duration: fleet.Some(4.0),
 		})
 	}
-	f.RecordRequest(fleet.Request{Prefill: some(977), Decode: some(977)}) // another namespace's
+	f.RecordRequest(fleet.Request{Prefill: some(977), Decode: some(977)}) // of another namespace
 	st := &f.Stats
 	st.ZMQ.SetConnected(true)
 	st.ZMQ.MarkUsed()
@@ -243,12 +242,12 @@ func TestMetricsOfPublishingWorkers(t *testing.T) {
 	})
 	st.MissedEvents.Add(3)
 	st.RecordLag(3 * time.Millisecond)
-	st.RecordLag(-time.Second) // their clock is ahead
+	st.RecordLag(-time.Second) // the worker's clock is ahead
 	testutil.Golden(t, "pages/published.prom", metricsText(t, f))
 }
 
-// TestMetricsOfRollingUpdate has two generations of workers side by side, in namespaces
-// that end in a hash of theirs: every series of the Fleet names its namespace.
+// Two generations of workers run side by side, in namespaces that end in different hashes. Each
+// series of the Fleet has its namespace.
 func TestMetricsOfRollingUpdate(t *testing.T) {
 	f := fleetAt(severalNamespaces, true)
 	some := fleet.Some[uint64]
@@ -264,12 +263,12 @@ func TestMetricsOfRollingUpdate(t *testing.T) {
 		}
 		f.RecordRequest(fleet.Request{Prefill: some(worker), Decode: some(worker), ISLBlocks: some(20), OverlapBlocks: some(12), FirstToken: fleet.Some(0.2)})
 	}
-	f.RecordHit(977, 20, 5) // of nobody that is known
+	f.RecordHit(977, 20, 5) // of an unknown worker
 	testutil.Golden(t, "pages/several_namespaces.prom", metricsText(t, f))
 }
 
-// TestMetricsOfScrapedWorkers is of a worker that is known by its own metrics page
-// alone, one whose card and blocks that page completes, and one of two ranks.
+// The workers are one that is known only by its own metrics, one whose card and load these metrics
+// complete, and one with two ranks.
 func TestMetricsOfScrapedWorkers(t *testing.T) {
 	f := fleetAt(everything, true)
 	generate := fleet.Endpoint{Component: "backend", Name: "generate"}
@@ -280,13 +279,13 @@ func TestMetricsOfScrapedWorkers(t *testing.T) {
 	f.SetCard("", fleet.Instance{Endpoint: generate, ID: 2}, fleet.Card{Model: "Qwen/Qwen3-0.6B", KVTotal: some(1000), MaxSeqs: some(100)})
 	f.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: some(250)})
 	engine := fleet.Load{ActiveSlots: some(4), Waiting: some(2), CacheUsage: fleet.Some(0.5)}
-	page := []fleet.ScrapedValues{{Load: engine, Lookups: some(1000), Hits: some(625)}}
+	values := []fleet.ScrapedValues{{Load: engine, Lookups: some(1000), Hits: some(625)}}
 	for _, p := range f.ScrapeTargets(true) {
 		if p.ID == 3 {
-			page[0].Load.KVTotal = some(512)
-			page = append(page, fleet.ScrapedValues{Rank: 1, Load: engine})
+			values[0].Load.KVTotal = some(512)
+			values = append(values, fleet.ScrapedValues{Rank: 1, Load: engine})
 		}
-		f.RecordScrape(p, page)
+		f.RecordScrape(p, values)
 	}
 	st := &f.Stats
 	st.CountMessage(stats.WorkerMetrics)
@@ -299,7 +298,7 @@ func TestMetricsOfScrapedWorkers(t *testing.T) {
 func TestMetricsTableIsInGoldenFiles(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join("testdata", "pages", "*.prom"))
 	if err != nil || len(paths) == 0 {
-		t.Fatalf("golden pages: %v, %v", paths, err)
+		t.Fatalf("golden files: %v, %v", paths, err)
 	}
 	seen := make(map[string]bool)
 	for _, p := range paths {
@@ -314,12 +313,12 @@ func TestMetricsTableIsInGoldenFiles(t *testing.T) {
 	}
 	for _, name := range Names() {
 		if !seen[name] {
-			t.Errorf("no golden page has %s", name)
+			t.Errorf("no golden file has %s", name)
 		}
 		delete(seen, name)
 	}
 	for name := range seen {
-		t.Errorf("a golden page has %s, which is not in the table", name)
+		t.Errorf("a golden file has %s, which is not in the table", name)
 	}
 }
 

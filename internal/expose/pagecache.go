@@ -13,38 +13,37 @@ import (
 )
 
 const (
-	// maxPages is how many printed pages may be in use at once: so much of our memory can
-	// clients take that ask and do not read, however many they are.
+	// maxBuffers is how many renderings may be in use at once. It bounds the memory for clients
+	// that send requests and do not read, however many they are.
 	maxBuffers = 4
 
-	// Clients for which others wait may take so long for one piece of their page, and for
-	// all of it: as long as Prometheus itself waits.
+	// While other clients wait for a buffer, a client may take this long to read one piece of
+	// its response, and all of it. Prometheus itself gives up after ten seconds.
 	maxPieceTime, maxPageTime = 2 * time.Second, 10 * time.Second
 	pieceSize                 = 64 << 10
 
-	// lookForRoom is how often those others look whether that time is over.
+	// evictInterval is how often waiting clients check whether those times are over.
 	evictInterval = 50 * time.Millisecond
 )
 
-// press prints the page for all who ask at once: those who come while one is being
-// printed share the next. None gets a page that was begun before it asked, and two
-// hundred scrapers cost the memory of a few pages, not of two hundred. Where all pages
-// that there may be are in use, the next waits until one is free: until then whoever
-// comes shares it, and readers that are too slow are cut off.
+// pageCache renders the metrics for concurrent scrapes. Scrapes that arrive during a rendering
+// share the next one, and no scrape gets a rendering that began before its request. So 200
+// clients cost the memory of a few renderings. If all buffers are in use, the next rendering waits
+// for one. Until then all new scrapes share it, and readers that are too slow are cut off.
 type pageCache struct {
-	buffers sync.Pool     // of *sheet
-	freed   chan struct{} // of one place: a page is not in use any more
+	buffers sync.Pool     // of *buffer
+	freed   chan struct{} // capacity 1: signals that a buffer is free
 	cutOff  *atomic.Uint64
 
 	mu   sync.Mutex
-	live []*rendering // whose memory is in use, oldest first
+	live []*rendering // with a buffer in use, oldest first
 }
 
-// form is a format that the page is printed in.
+// outputFormat is a format in which the metrics are rendered.
 type outputFormat struct {
 	write     func(*bytes.Buffer) error
-	rendering chan struct{} // of one place, taken by who prints
-	next      *rendering    // not begun yet; nil if nobody waits for one. Under press.mu
+	rendering chan struct{} // capacity 1: a lock that is held while rendering
+	next      *rendering    // not begun yet; nil if no client waits for one. Guarded by pageCache.mu
 }
 
 func newPageCache(cutOff *atomic.Uint64) *pageCache {
@@ -55,136 +54,137 @@ func newOutputFormat(write func(*bytes.Buffer) error) *outputFormat {
 	return &outputFormat{write: write, rendering: make(chan struct{}, 1)}
 }
 
-// sheet is the memory of a page.
+// buffer is the memory of a rendering.
 type buffer struct{ body, gzipped bytes.Buffer }
 
-// edition is one printed page. It is valid until its last reader has released it.
+// rendering is the metrics in one format at one time. It is valid until its last reader releases
+// it.
 type rendering struct {
 	*buffer
 	err      error
-	done     chan struct{} // closed when it is printed
+	done     chan struct{} // closed when it is complete
 	gzipOnce sync.Once
 
-	// Under press.mu.
+	// Guarded by pageCache.mu.
 	readers    map[*reader]struct{}
-	renderedAt time.Time // zero: not yet
+	renderedAt time.Time // zero until it is complete
 }
 
-// reader is a client that reads a page.
+// reader is a client that reads a rendering.
 type reader struct {
 	connection *http.ResponseController
-	lastRead   atomic.Int64 // when it took its last piece, in nanoseconds since the page was printed
-	evicted    bool         // under press.mu
+	lastRead   atomic.Int64 // when it read its last piece, in nanoseconds since the rendering was complete
+	evicted    bool         // guarded by pageCache.mu
 }
 
-// errUnfinished is what readers get of a page whose printing panicked.
-var errUnfinished = errors.New("it was not finished")
+// errUnfinished is what readers get if the rendering panicked.
+var errUnfinished = errors.New("the rendering was not finished")
 
-// print is a page for a reader, who releases it.
-func (p *pageCache) render(f *outputFormat, r *reader) *rendering {
-	e, mine := p.join(f, r)
+// render returns a rendering for a reader, which must release it.
+func (c *pageCache) render(f *outputFormat, rd *reader) *rendering {
+	r, mine := c.join(f, rd)
 	if !mine {
-		<-e.done
-		return e
+		<-r.done
+		return r
 	}
 	f.rendering <- struct{}{}
 	defer func() { <-f.rendering }()
-	for !p.start(f, e) {
+	for !c.start(f, r) {
 		select {
-		case <-p.freed:
+		case <-c.freed:
 		case <-time.After(evictInterval):
 		}
 	}
-	defer p.finish(e, r)
-	e.err = errUnfinished
-	e.err = f.write(&e.body)
-	return e
+	defer c.finish(r, rd)
+	r.err = errUnfinished
+	r.err = f.write(&r.body)
+	return r
 }
 
-// join is the edition that is next, and whether the caller is to print it.
-func (p *pageCache) join(f *outputFormat, r *reader) (e *rendering, mine bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// join adds a reader to the next rendering, and returns whether the caller must render it.
+func (c *pageCache) join(f *outputFormat, rd *reader) (r *rendering, mine bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if mine = f.next == nil; mine {
-		f.next = &rendering{buffer: p.buffers.Get().(*buffer), done: make(chan struct{}), readers: make(map[*reader]struct{})}
+		f.next = &rendering{buffer: c.buffers.Get().(*buffer), done: make(chan struct{}), readers: make(map[*reader]struct{})}
 	}
-	f.next.readers[r] = struct{}{}
+	f.next.readers[rd] = struct{}{}
 	return f.next, mine
 }
 
-// begin takes one of the pages that there may be, if one is free. Else it cuts off the
-// slow readers of the oldest that has some.
-func (p *pageCache) start(f *outputFormat, e *rendering) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.live) < maxBuffers {
-		p.live = append(p.live, e)
-		f.next = nil // who comes from now on is to see what happens from now on
+// start takes a buffer if one is free. Otherwise it evicts the slow readers of the oldest
+// rendering that has some.
+func (c *pageCache) start(f *outputFormat, r *rendering) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.live) < maxBuffers {
+		c.live = append(c.live, r)
+		f.next = nil // later requests need a later rendering
 		return true
 	}
-	for _, old := range p.live {
-		if p.evictSlowReaders(old) {
+	for _, old := range c.live {
+		if c.evictSlowReaders(old) {
 			break
 		}
 	}
 	return false
 }
 
-// hurry has the writes of all readers fail that are too slow, those under way and those
-// to come. It reports whether there are some.
-func (p *pageCache) evictSlowReaders(e *rendering) (some bool) {
-	if e.renderedAt.IsZero() {
+// evictSlowReaders makes the present and later writes to slow readers fail. It reports whether
+// there were any.
+func (c *pageCache) evictSlowReaders(r *rendering) (some bool) {
+	if r.renderedAt.IsZero() {
 		return false
 	}
-	age := time.Since(e.renderedAt)
-	for r := range e.readers {
-		if r.evicted || age < maxPageTime && age-time.Duration(r.lastRead.Load()) < maxPieceTime {
+	age := time.Since(r.renderedAt)
+	for rd := range r.readers {
+		if rd.evicted || age < maxPageTime && age-time.Duration(rd.lastRead.Load()) < maxPieceTime {
 			continue
 		}
-		some, r.evicted = true, true
-		if r.connection.SetWriteDeadline(time.Unix(1, 0)) == nil {
-			p.cutOff.Add(1)
+		some, rd.evicted = true, true
+		if rd.connection.SetWriteDeadline(time.Unix(1, 0)) == nil {
+			c.cutOff.Add(1)
 		}
 	}
 	return some
 }
 
-// finish lets the readers have the page. One whose printing panicked has no use for it.
-func (p *pageCache) finish(e *rendering, r *reader) {
-	p.mu.Lock()
-	e.renderedAt = time.Now()
-	p.mu.Unlock()
-	close(e.done)
-	if errors.Is(e.err, errUnfinished) {
-		p.release(e, r)
+// finish lets the readers have the rendering. If it panicked, the caller's own reader is released.
+func (c *pageCache) finish(r *rendering, rd *reader) {
+	c.mu.Lock()
+	r.renderedAt = time.Now()
+	c.mu.Unlock()
+	close(r.done)
+	if errors.Is(r.err, errUnfinished) {
+		c.release(r, rd)
 	}
 }
 
-// release gives the memory of a page back when nobody reads it any more.
-func (p *pageCache) release(e *rendering, r *reader) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if delete(e.readers, r); len(e.readers) > 0 {
+// release removes a reader, and frees the buffer after the last one.
+func (c *pageCache) release(r *rendering, rd *reader) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if delete(r.readers, rd); len(r.readers) > 0 {
 		return
 	}
-	p.live = slices.DeleteFunc(p.live, func(l *rendering) bool { return l == e })
-	e.body.Reset()
-	e.gzipped.Reset()
-	p.buffers.Put(e.buffer)
+	c.live = slices.DeleteFunc(c.live, func(l *rendering) bool { return l == r })
+	r.body.Reset()
+	r.gzipped.Reset()
+	c.buffers.Put(r.buffer)
 	select {
-	case p.freed <- struct{}{}:
+	case c.freed <- struct{}{}:
 	default:
 	}
 }
 
-// send writes a page, or its compressed form, to a reader. The only error is that of one
-// who has gone, or was cut off.
-func (e *rendering) send(w io.Writer, r *reader, body []byte) {
+// send writes a rendering, plain or compressed, to a reader. A write fails only if the client has
+// disconnected or was cut off.
+func (r *rendering) send(w io.Writer, rd *reader, body []byte) {
 	for piece := range slices.Chunk(body, pieceSize) {
 		if _, err := w.Write(piece); err != nil {
 			return
 		}
-		r.lastRead.Store(int64(time.Since(e.renderedAt)))
+		rd.lastRead.Store(int64(time.Since(r.renderedAt)))
 	}
 }
 
@@ -193,14 +193,14 @@ var gzipWriters = sync.Pool{New: func() any {
 	return z
 }}
 
-// zip is the page compressed, once for all readers.
-func (e *rendering) gzip() []byte {
-	e.gzipOnce.Do(func() {
+// gzip returns the compressed rendering. It is compressed once for all readers.
+func (r *rendering) gzip() []byte {
+	r.gzipOnce.Do(func() {
 		z := gzipWriters.Get().(*gzip.Writer)
 		defer gzipWriters.Put(z)
-		z.Reset(&e.gzipped)
-		_, _ = z.Write(e.body.Bytes()) // a buffer takes all
+		z.Reset(&r.gzipped)
+		_, _ = z.Write(r.body.Bytes()) // a buffer never fails
 		_ = z.Close()
 	})
-	return e.gzipped.Bytes()
+	return r.gzipped.Bytes()
 }

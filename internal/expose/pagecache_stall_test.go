@@ -18,18 +18,18 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// inUse is how many pages' memory is in use.
+// inUse is how many buffers are in use.
 func (p *pageCache) inUse() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.live)
 }
 
-// goodScrape is a whole page with what happened just before it was asked for, whoever
-// stalls, and says how long it took.
+// wholeScrape fails the test unless a scrape gets all metrics, with a change from just before the
+// request, whatever the stalled clients do. It returns how long the scrape took.
 func wholeScrape(t *testing.T, f *fleet.Fleet, client *http.Client, url string) time.Duration {
 	t.Helper()
-	const id = 0x7d7ba2096ef23e30 // of fullFleet's first
+	const id = 0x7d7ba2096ef23e30 // fullFleet's first worker
 	f.RecordHit(id, 3, 1)
 	f.Advance(time.Now())
 	start := time.Now()
@@ -42,13 +42,13 @@ func wholeScrape(t *testing.T, f *fleet.Fleet, client *http.Client, url string) 
 	body, err := io.ReadAll(resp.Body)
 	noError(t, err)
 	want := metricsText(t, f)
-	line := func(page string) string {
-		_, rest, _ := strings.Cut(page, fmt.Sprintf(`llm_kv_hit_rate_isl_blocks{component="backend",endpoint="load_metrics",worker_id="%d"}`, uint64(id)))
+	line := func(text string) string {
+		_, rest, _ := strings.Cut(text, fmt.Sprintf(`llm_kv_hit_rate_isl_blocks{component="backend",endpoint="load_metrics",worker_id="%d"}`, uint64(id)))
 		value, _, _ := strings.Cut(rest, "\n")
 		return value
 	}
 	if got, want := line(string(body)), line(want); got != want || got == "" {
-		t.Errorf("the page has %q blocks of input, want %q", got, want)
+		t.Errorf("the metrics have %q ISL blocks, want %q", got, want)
 	}
 	return time.Since(start)
 }
@@ -65,7 +65,7 @@ func TestPageCacheBoundsStalledClients(t *testing.T) {
 					write(t, s.connect(t), "GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: "+accept+"\r\n\r\n")
 					advance(10 * time.Millisecond)
 					if n := m.cache.inUse(); n > 4 {
-						t.Fatalf("%d pages are in use, want at most 4", n)
+						t.Fatalf("%d buffers are in use, want at most 4", n)
 					}
 				}
 				if took := wholeScrape(t, f, s.client, "http://metrics/metrics"); took > 2*time.Second+50*time.Millisecond {
@@ -115,7 +115,7 @@ func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 		advance(50 * time.Millisecond)
 		testutil.Equal(t, "cut off after it", f.Stats.SlowScrapesCut.Load(), 1)
 		if all(some[0]) == "0\r\n\r\n" {
-			t.Error("the page of the oldest looks whole")
+			t.Error("the oldest client's response looks complete")
 		}
 		for _, c := range append(some[1:], another) {
 			testutil.Equal(t, "end of what the others get", all(c), "0\r\n\r\n")
@@ -123,7 +123,7 @@ func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 	})
 }
 
-// TestPageCacheSteadyReaderHasTenSeconds takes a piece a second.
+// The clients read one piece a second.
 func TestPageCacheSteadyReaderHasTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fullFleet(1000)
@@ -151,14 +151,14 @@ func TestPageCacheSteadyReaderHasTenSeconds(t *testing.T) {
 	})
 }
 
-// TestPageCachePieceHasTwoSeconds while others wait: 64 KiB.
+// While other clients wait, a client must read 64 KiB in two seconds.
 func TestPageCachePieceHasTwoSeconds(t *testing.T) {
 	for rate, isCutOff := range map[int64]bool{40 << 10: false, 20 << 10: true} { // bytes a second
 		synctest.Test(t, func(t *testing.T) {
 			f := fullFleet(1000)
 			s := startServer(t, Handler(f, "dynamo", sampleOf(f), metricsOf(f), slog.New(slog.DiscardHandler)))
 			var all []net.Conn
-			for range 5 { // one more than there are pages
+			for range 5 { // one more than there are buffers
 				c := s.connect(t)
 				write(t, c, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
 				synctest.Wait()
@@ -175,13 +175,12 @@ func TestPageCachePieceHasTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestPageCacheStalledHTTP2Clients has clients that read neither their streams nor even their
-// connections.
+// The clients do not read their streams, or not even their connections.
 func TestPageCacheStalledHTTP2Clients(t *testing.T) {
-	for name, deaf := range map[string]bool{"streams": false, "connections": true} {
+	for name, stallsConnection := range map[string]bool{"streams": false, "connections": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := fullFleet(10_000) // more than an unread stream takes
+				f := fullFleet(10_000) // more than the flow control window of a stream
 				m := metricsOf(f)
 				certFile, keyFile, trust := certificate(t)
 				wire := memnet.New()
@@ -209,7 +208,7 @@ func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 					go func() {
 						r, _ := http.NewRequestWithContext(asked, "GET", "https://metrics/metrics", nil)
 						if resp, err := c.Do(r); err == nil {
-							if deaf {
+							if stallsConnection {
 								close(closed)
 							}
 							<-asked.Done()
@@ -218,8 +217,8 @@ func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 					}()
 					synctest.Wait()
 				}
-				good, _ := client()
-				if took := wholeScrape(t, f, good, "https://metrics/metrics"); took > 8*time.Second {
+				reading, _ := client()
+				if took := wholeScrape(t, f, reading, "https://metrics/metrics"); took > 8*time.Second {
 					t.Errorf("a client that reads waited %v, want 8s at most", took)
 				}
 				stop()
@@ -229,7 +228,7 @@ func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 	}
 }
 
-// gated is a connection that reads nothing more once it is shut.
+// gatedConn is a connection that reads nothing once closed is closed.
 type gatedConn struct {
 	net.Conn
 	closed chan struct{}

@@ -18,15 +18,15 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// TestPageCacheSharesRenderings has a hundred who ask while a page is being printed.
-// What happened before they asked is on the one that they get.
+// A hundred clients send requests during a rendering. They share one rendering that has all
+// changes from before their requests.
 func TestPageCacheSharesRenderings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{Component: "backend", Name: "generate"}, 10, false)
 		f.Advance(time.Now())
-		printed, first := 0, make(chan struct{})
+		renderings, first := 0, make(chan struct{})
 		m := NewMetrics(Collector{Fleet: f, Now: func() time.Time {
-			if printed++; printed == 1 {
+			if renderings++; renderings == 1 {
 				<-first
 			}
 			return time.Now()
@@ -35,18 +35,18 @@ func TestPageCacheSharesRenderings(t *testing.T) {
 		read := func(want string) {
 			readers.Go(func() {
 				reader := &reader{connection: http.NewResponseController(httptest.NewRecorder())}
-				page := m.cache.render(m.formats[expfmt.TypeTextPlain], reader)
-				defer m.cache.release(page, reader)
-				if page.err != nil || !strings.Contains(page.body.String(), want) {
-					t.Errorf("%v, and the page lacks %q:\n%s", page.err, want, page.body.String())
+				got := m.cache.render(m.formats[expfmt.TypeTextPlain], reader)
+				defer m.cache.release(got, reader)
+				if got.err != nil || !strings.Contains(got.body.String(), want) {
+					t.Errorf("error %v, and the text lacks %q:\n%s", got.err, want, got.body.String())
 				}
-				z, err := gzip.NewReader(bytes.NewReader(page.gzip()))
+				z, err := gzip.NewReader(bytes.NewReader(got.gzip()))
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if b, err := io.ReadAll(z); err != nil || !bytes.Equal(b, page.body.Bytes()) {
-					t.Errorf("compressed it is another page, error %v", err)
+				if b, err := io.ReadAll(z); err != nil || !bytes.Equal(b, got.body.Bytes()) {
+					t.Errorf("the compressed text differs, error %v", err)
 				}
 			})
 		}
@@ -59,8 +59,8 @@ func TestPageCacheSharesRenderings(t *testing.T) {
 		synctest.Wait()
 		close(first)
 		readers.Wait()
-		if printed != 2 {
-			t.Errorf("%d pages printed for 101 readers, want 2", printed)
+		if renderings != 2 {
+			t.Errorf("%d renderings for 101 readers, want 2", renderings)
 		}
 	})
 }
@@ -82,6 +82,6 @@ func TestPageCacheDropsPanickedRendering(t *testing.T) {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	if w.Code != 200 || !strings.Contains(w.Body.String(), "dynamo_metrics_build_info") {
-		t.Errorf("the next page: %d %s", w.Code, w.Body)
+		t.Errorf("the next response: %d %s", w.Code, w.Body)
 	}
 }

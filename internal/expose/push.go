@@ -21,15 +21,15 @@ type Gateway struct {
 	Job          string
 	Grouping     map[string]string // further labels of the grouping key
 	Interval     time.Duration
-	DeleteOnExit bool // take the group away at the end, instead of a last push
+	DeleteOnExit bool // delete the group at the end, instead of a last push
 }
 
-// lastPush bounds what is said to the gateway when the program ends.
+// lastPushTimeout bounds the last request to the gateway when the program ends.
 const lastPushTimeout = 2 * time.Second
 
-// Push puts all metrics into the group of the gateway once an interval until ctx
-// ends, and once more then. A gateway in trouble is reported when its state
-// changes, counted, and tried again at the next interval; it never ends the program.
+// Push puts all metrics into the gateway's group at each interval until ctx ends, and once more
+// then. It counts failed pushes, logs them when the gateway's state changes, and tries again at
+// the next interval. A failed push never ends the program.
 func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *stats.Stats, log *slog.Logger) {
 	bare := *g.URL
 	bare.User = nil
@@ -48,14 +48,14 @@ func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *stats.
 		}
 		if !p.stats.ActsAsLeader.Load() {
 			p.stats.ActsAsLeader.Wait(ctx, true)
-			ticker.Reset(g.Interval) // who takes over pushes at once
+			ticker.Reset(g.Interval) // a new leader pushes at once
 		}
 	}
 	p.finalPush(context.WithoutCancel(ctx))
 }
 
-// awaitPoll waits for the first poll, at most one interval: before it there is
-// nothing to push, and a push replaces what is there.
+// waitForPoll waits for the first poll, at most one interval. Before it there is nothing to push,
+// and a push would replace the group's metrics.
 func (p *pusher) waitForPoll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, p.gateway.Interval)
 	defer cancel()
@@ -79,8 +79,7 @@ type pusher struct {
 	failing bool
 }
 
-// push is one push of many. A program that is not, or not any more, its namespace's
-// only one has no right to the group.
+// push is one push. A program that is not the leader must not push to the group.
 func (p *pusher) push(ctx context.Context) {
 	if !p.stats.ActsAsLeader.Load() {
 		return
@@ -89,15 +88,15 @@ func (p *pusher) push(ctx context.Context) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer cancel()
-	watching.Go(func() { // another program may push from then on
+	watching.Go(func() { // once this program does not lead, another may push
 		p.stats.ActsAsLeader.Wait(ctx, false)
 		cancel()
 	})
 	err := p.put(ctx)
 	switch {
-	// Not the cause: that is the signal, or the error, which ends the program.
+	// Ctx.Err, because context.Cause is the signal or the error that ends the program.
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
-		return // not the gateway's fault, and the last push is yet to come, or another program's
+		return // not the gateway's fault; the last push follows, or another program's
 	case err != nil && !p.failing:
 		p.log.Warn("Failed to push metrics to Pushgateway; trying again at every interval", "error", err)
 	case err == nil && p.failing:
@@ -106,8 +105,8 @@ func (p *pusher) push(ctx context.Context) {
 	p.failing = err != nil
 }
 
-// put replaces what is in the group and counts that, unless the end of the program, or of
-// its claim, cut it short.
+// put replaces the group's metrics and counts the push, unless the end of the program or of its
+// leadership interrupted it.
 func (p *pusher) put(ctx context.Context) error {
 	err := p.client(ctx).Push()
 	switch {
@@ -121,7 +120,7 @@ func (p *pusher) put(ctx context.Context) error {
 	return err
 }
 
-// last is the last word to the gateway.
+// finalPush pushes once more, or deletes the group.
 func (p *pusher) finalPush(ctx context.Context) {
 	if !p.stats.ActsAsLeader.Load() {
 		return
@@ -138,9 +137,8 @@ func (p *pusher) finalPush(ctx context.Context) {
 	}
 }
 
-// client is made anew for each request: a Pusher keeps the first error for good. It sends
-// text, as the original did: there are gateways that read nothing else, and answer 200 to
-// what they have thrown away.
+// client makes a Pusher for one request, because a Pusher keeps its first error. It sends text, as
+// the original did: some gateways read nothing else, and answer 200 to metrics that they discard.
 func (p *pusher) client(ctx context.Context) *push.Pusher {
 	c := push.New(p.url, p.gateway.Job).Gatherer(p.metrics).Client(gatewayClient{ctx, p.gateway.URL}).
 		Format(expfmt.NewFormat(expfmt.TypeTextPlain))

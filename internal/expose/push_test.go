@@ -98,7 +98,7 @@ func TestPushNeverLogsThePassword(t *testing.T) {
 		withPush(t, func(g *Gateway) { g.URL.User, g.DeleteOnExit = url.UserPassword("dynamo", "hunter2"), true }, func(t *testing.T, p *pushTest) {
 			p.gateway.setAnswer(trouble)
 			advance(30 * time.Second)
-			p.gateway.Close() // and a connection that is refused
+			p.gateway.Close() // now connections are refused
 			advance(30 * time.Second)
 			p.stop()
 			for _, r := range p.gateway.requests() {
@@ -151,7 +151,7 @@ func TestPushStartsOnTakeover(t *testing.T) {
 		p.fleet.Stats.ActsAsLeader.StoreFor(8*time.Second, time.Now())
 		advance(100 * time.Millisecond)
 		testutil.Equal(t, "requests of the leader", len(p.gateway.requests()), 1)
-		advance(30 * time.Second) // another leads
+		advance(30 * time.Second) // another program leads
 		testutil.Equal(t, "requests of a standby again", len(p.gateway.requests()), 0)
 		p.fleet.Stats.ActsAsLeader.Store(true)
 		advance(100 * time.Millisecond)

@@ -52,7 +52,7 @@ func TestPushLastSuccessIsAbsentAtFirst(t *testing.T) {
 		f := originalFleet(t)
 		testutil.Equal(t, "last push", f.Stats.LastPush.Load(), 0)
 		if strings.Contains(metricsText(t, f), "push_last_success") {
-			t.Error("the page has the time of a success that never was")
+			t.Error("the metrics have the time of a success that never was")
 		}
 	})
 }
@@ -114,9 +114,9 @@ func TestPushEndsWithinTimeout(t *testing.T) {
 	for _, deletes := range []bool{false, true} {
 		withPush(t, func(g *Gateway) { g.Interval, g.DeleteOnExit = 2*time.Second, deletes }, func(t *testing.T, p *pushTest) {
 			p.gateway.setAnswer(hang)
-			advance(2500 * time.Millisecond) // a push is under way
+			advance(2500 * time.Millisecond) // a push is in progress
 			testutil.Equal(t, "time to end", p.stop(), 2*time.Second)
-			// The push that the end cut short is nobody's fault; the last one is the gateway's.
+			// The push that the end interrupted is not counted; the last push failed.
 			want := uint64(1)
 			if deletes {
 				want = 0
@@ -171,7 +171,7 @@ func TestPushLimitsRedirects(t *testing.T) {
 	})
 }
 
-// TestPushStopsWhenLeadershipEnds: another program may push from then on.
+// Once the program's leadership has ended, another program may push.
 func TestPushStopsWhenLeadershipEnds(t *testing.T) {
 	withPush(t, nil, func(t *testing.T, p *pushTest) {
 		var cut time.Time
@@ -185,7 +185,7 @@ func TestPushStopsWhenLeadershipEnds(t *testing.T) {
 		advance(10 * time.Second)
 		testutil.Equal(t, "requests", len(p.gateway.requests()), 2) // and the first, which was answered
 		if after := cut.Sub(begin); after < 3*time.Second || after > 3*time.Second+100*time.Millisecond {
-			t.Errorf("the push was cut off after %v, want 3 s", after)
+			t.Errorf("the push was canceled after %v, want 3 s", after)
 		}
 		p.wantCounts(t, 1, 0)
 		p.wantLog(t, 0, 0)

@@ -12,11 +12,11 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// heard is one request that came to a host.
+// redirectRequest is one request to a host.
 type redirectRequest struct{ Method, Host, Path, Password, Cookie, Referer string }
 
-// pointing is a gateway that answers with this status and place, whatever it is asked, but on
-// the paths below /new, and what was heard since the last call.
+// redirectTo lets the gateway answer each request with this status and location, except on /new.
+// Since returns the requests since its last call.
 func (p *pushTest) redirectTo(code int, to string) (since func() []redirectRequest) {
 	var mu sync.Mutex
 	var all []redirectRequest
@@ -44,7 +44,7 @@ func (p *pushTest) redirectTo(code int, to string) (since func() []redirectReque
 	}
 }
 
-// withPassword gives the gateway's URL a user.
+// withPassword adds a user and a password to the gateway's URL.
 func withPassword(g *Gateway) { g.URL.User = url.UserPassword("push", "s3cret") }
 
 var redirects = []int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect}
@@ -66,7 +66,7 @@ func TestPushRedirectElsewhereGetsNoPassword(t *testing.T) {
 				testutil.Equal(t, "requests", len(got), 1)
 				testutil.Equal(t, "host and password", got[0].Host+" "+got[0].Password, "gateway:9091 s3cret")
 				p.wantCounts(t, 1, 1)
-				warnings := p.log.with("level=WARN", "it points to ", "/new, and is not followed", "set --push-url to where the Pushgateway is")
+				warnings := p.log.with("level=WARN", "the redirect to ", "/new is not followed because", "set --push-url to the Pushgateway's address")
 				testutil.Equal(t, "warnings", len(warnings), 1)
 				testutil.Equal(t, "lines with a password", len(append(p.log.with("s3cret"), p.log.with("a:b")...)), 0)
 			})
@@ -124,7 +124,7 @@ func TestPushRedirectOfDeletion(t *testing.T) {
 			for _, h := range got {
 				testutil.Equal(t, "request", h.Method+" "+h.Host+" "+h.Password, "DELETE gateway:9091 s3cret")
 			}
-			testutil.Equal(t, "warnings", len(p.log.with("level=WARN", "Failed to delete the metrics", "it points to http://other/new")), 2-want)
+			testutil.Equal(t, "warnings", len(p.log.with("level=WARN", "Failed to delete the metrics", "the redirect to http://other/new")), 2-want)
 			testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), uint64(2-want))
 		})
 	}
@@ -140,7 +140,7 @@ func TestPushRedirectWithoutPassword(t *testing.T) {
 				if !keepsMethod(code) {
 					testutil.Equal(t, "requests", len(got), 1)
 					p.wantCounts(t, 1, 1)
-					testutil.Equal(t, "warnings", len(p.log.with("level=WARN", "since the push would be a GET there")), 1)
+					testutil.Equal(t, "warnings", len(p.log.with("level=WARN", "because the push would become a GET")), 1)
 					return
 				}
 				testutil.Equal(t, "requests", len(got), 2)

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// TestPushAccepts2xx as it was for the original. VictoriaMetrics answers 204.
+// As for the original, each 2xx status is a success. VictoriaMetrics answers 204.
 func TestPushAccepts2xx(t *testing.T) {
 	for _, code := range []int{200, 201, 202, 203, 204, 205, 206, 207, 226, 299, 300, 304, 305, 306, 399, 400, 404, 418, 429, 499, 500, 502, 503, 599} {
 		for _, user := range []*url.Userinfo{nil, url.UserPassword("push", "s3cret")} {
@@ -49,7 +49,7 @@ func TestPushAccepts2xx(t *testing.T) {
 							failed = 0
 						} else {
 							p.wantCounts(t, 1, puts)
-							testutil.Equal(t, "warnings that say the status", len(p.log.with("level=WARN", fmt.Sprint(" ", code, " "))), 2)
+							testutil.Equal(t, "warnings with the status", len(p.log.with("level=WARN", fmt.Sprint(" ", code, " "))), 2)
 						}
 						testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), failed)
 					})
@@ -59,8 +59,8 @@ func TestPushAccepts2xx(t *testing.T) {
 	}
 }
 
-// TestPushBodyIsTheWholeText: what a scrape in text has, the classic buckets of
-// native histograms among it, whatever the names are.
+// A push has the same text as a scrape, including the classic buckets of native histograms, whatever
+// the names are.
 func TestPushBodyIsTheWholeText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
@@ -77,7 +77,7 @@ func TestPushBodyIsTheWholeText(t *testing.T) {
 		}, func(g *Gateway) { g.Interval = time.Hour })
 		defer end()
 		body := string(p.gateway.requests()[0].Body)
-		p.fleet.Stats.PushOK.Store(0) // as it was when the page was written
+		p.fleet.Stats.PushOK.Store(0) // as when the body was written
 		p.fleet.Stats.LastPush.Store(0)
 		testutil.Equal(t, "what was pushed", strings.Split(body, "\n"), strings.Split(metricsText(t, p.fleet), "\n"))
 		read := make(map[string]*dto.MetricFamily)

@@ -1,5 +1,5 @@
-// Package expose is the readers' side: the metrics page, the Pushgateway, the
-// l2c event and the web page. Everything here reads a Snapshot of the Fleet.
+// Package expose writes metrics: the metrics endpoint, pushes to a Pushgateway, and l2c events on
+// NATS. All of it reads a Snapshot of the Fleet.
 package expose
 
 import (
@@ -11,17 +11,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The metric table: every metric stands here once, whoever writes it out. The
-// first nine are the original's, to the letter; METRICS in the README is checked
-// against the table.
+// The metric table has every metric once, for all writers. The first nine are exactly the
+// original's. A test compares the table with docs/metrics.md.
 
 type optFloat = fleet.Opt[float64]
 
-// namespaceLabel is on every series of the Fleet where several namespaces are watched;
-// where it is one, the labels are the original's.
+// namespaceLabel is a label of every series of the Fleet if several namespaces are watched. If
+// one is, the labels are the original's.
 const namespaceLabel = "dynamo_namespace"
 
-// family is what all kinds of metrics have in common.
+// family is what all rows of the table have in common.
 type family struct {
 	name, help string
 	kind       prometheus.ValueType
@@ -48,7 +47,7 @@ var workerFamilies = []workerFamily{
 		func(w *fleet.WorkerState) optFloat { return count(w.Load.V.ActiveSlots, w.ShowsSlots()) }},
 	{gauge("llm_requests_total_slots", "Total request slots"),
 		func(w *fleet.WorkerState) optFloat { return count(w.Load.V.TotalSlots, w.ShowsSlots()) }},
-	// A fraction in spite of its name: the dashboards multiply it by 100.
+	// The value is a fraction in spite of the name: dashboards multiply it by 100.
 	{gauge("llm_kv_hit_rate_percent", "KV hit rate percentage per worker"),
 		func(w *fleet.WorkerState) optFloat { return w.Load.V.HitRate }},
 	{counter("llm_kv_hit_rate_isl_blocks", "Cumulative count of ISL blocks in KV hit rate events"),
@@ -75,11 +74,11 @@ var workerFamilies = []workerFamily{
 
 	{counter("llm_forward_passes_total", "Forward passes of the worker's engine"),
 		passValue(func(p *fleet.Passes) uint64 { return p.Count })},
-	{counter("llm_forward_passes_missed_total", "Reports of the worker's engine that never came, by the gaps in their counter"),
+	{counter("llm_forward_passes_missed_total", "Forward pass reports that were lost, by the gaps in their counter"),
 		passValue(func(p *fleet.Passes) uint64 { return p.Missed })},
 	{counter("llm_forward_pass_prefill_tokens_total", "Prefill tokens computed in the forward passes"),
 		passValue(func(p *fleet.Passes) uint64 { return p.PrefillTokens })},
-	{counter("llm_forward_pass_decode_tokens_total", "Tokens made in the forward passes"),
+	{counter("llm_forward_pass_decode_tokens_total", "Tokens generated in the forward passes"),
 		passValue(func(p *fleet.Passes) uint64 { return p.DecodeTokens })},
 	{gauge("llm_queued_prefill_tokens", "Prefill tokens of the requests that wait in the worker's engine"),
 		passValue(func(p *fleet.Passes) uint64 { return p.QueuedTokens })},
@@ -93,7 +92,7 @@ type rankFamily struct {
 	value func(fleet.RankState) optFloat
 }
 
-// rankFamilies are shown for workers of several data parallel ranks only.
+// rankFamilies are only for workers with several data parallel ranks.
 var rankFamilies = []rankFamily{
 	{gauge("llm_rank_kv_blocks_active", "Active KV cache blocks of a data parallel rank"),
 		func(r fleet.RankState) optFloat { return count(r.Load.KVActive, true) }},
@@ -111,11 +110,11 @@ type timingFamily struct {
 }
 
 var timingFamilies = []timingFamily{
-	{"llm_worker_request_ttft_seconds", "Time to the first token of the requests whose input the worker computed",
+	{"llm_worker_request_ttft_seconds", "Time to the first token of the requests that the worker prefilled",
 		func(t *fleet.Timings) fleet.Timing { return t.FirstToken }},
-	{"llm_worker_request_inter_token_seconds", "Mean time between tokens of the requests whose output the worker made",
+	{"llm_worker_request_inter_token_seconds", "Mean time between tokens of the requests that the worker decoded",
 		func(t *fleet.Timings) fleet.Timing { return t.InterToken }},
-	{"llm_worker_request_duration_seconds", "Time in all of the requests whose output the worker made",
+	{"llm_worker_request_duration_seconds", "Total time of the requests that the worker decoded",
 		func(t *fleet.Timings) fleet.Timing { return t.Duration }},
 }
 
@@ -130,13 +129,13 @@ var requestFamilies = []requestFamily{
 		func(h *fleet.Histograms) *stats.Histogram { return &h.FirstToken }},
 	{"llm_request_inter_token_seconds", "Mean time between tokens of the finished requests",
 		func(h *fleet.Histograms) *stats.Histogram { return &h.InterToken }},
-	{"llm_request_duration_seconds", "Time in all of the finished requests",
+	{"llm_request_duration_seconds", "Total time of the finished requests",
 		func(h *fleet.Histograms) *stats.Histogram { return &h.Duration }},
 }
 
-// workerInfo joins our ids with Dynamo's own hexadecimal ones. Its further labels
-// are worker_id_hex, source and model.
-var workerInfo = gauge("llm_worker_info", "What is known of the worker beside numbers; always 1")
+// workerInfo joins decimal worker ids with Dynamo's hexadecimal ones. Its further labels are
+// worker_id_hex, source and model.
+var workerInfo = gauge("llm_worker_info", "Hexadecimal id, source of the load, and model of the worker; always 1")
 
 var endpointFamilies = []endpointFamily{
 	{gauge("llm_load_avg", "Average load across workers"),
@@ -147,7 +146,7 @@ var endpointFamilies = []endpointFamily{
 		func(e *fleet.EndpointState) optFloat { return e.Blocks.Opt(e.Blocks.Max) }},
 	{gauge("llm_load_imbalance_ratio", "Largest number of active KV cache blocks, divided by the mean"),
 		func(e *fleet.EndpointState) optFloat { return e.Blocks.Imbalance() }},
-	{counter("llm_kv_hit_rate_events_total", "KV hit rate events booked on this endpoint"),
+	{counter("llm_kv_hit_rate_events_total", "KV hit rate events counted for this endpoint"),
 		func(e *fleet.EndpointState) optFloat { return fleet.Some(float64(e.HitEvents)) }},
 }
 
@@ -164,13 +163,13 @@ var workerStates = []struct {
 	{"unregistered", func(e *fleet.EndpointState) int { return e.Unregistered }},
 }
 
-// point is one series of a metric of the program itself.
+// point is one series of one of the program's own metrics.
 type point struct {
 	value  float64
 	labels []string
 }
 
-// programFamily is a metric of the program itself.
+// programFamily is one of the program's own metrics.
 type programFamily struct {
 	family
 	labels []string
@@ -192,7 +191,7 @@ var programFamilies = []programFamily{
 		func(t *stats.Stats) []point {
 			return perConnection(t, func(l *stats.ConnState) float64 { return float64(l.Disconnects()) })
 		}},
-	{counter("dynamo_metrics_disconnected_seconds_total", "How long the server was not connected, or denied what is required; events that could not come meanwhile are lost"), []string{"system"},
+	{counter("dynamo_metrics_disconnected_seconds_total", "How long the server was not connected, or denied a required permission; events during that time are lost"), []string{"system"},
 		func(t *stats.Stats) []point {
 			return perConnection(t, func(l *stats.ConnState) float64 { return l.Downtime().Seconds() })
 		}},
@@ -214,27 +213,27 @@ var programFamilies = []programFamily{
 		}},
 	{counter("dynamo_metrics_polls_total", "Stats polls by result"), []string{"result"},
 		func(t *stats.Stats) []point { return pointsPer(stats.PollResults(), t.Polls) }},
-	{counter("dynamo_metrics_worker_scrapes_total", "Scrapes of the workers' own metrics pages by result"), []string{"result"},
+	{counter("dynamo_metrics_worker_scrapes_total", "Scrapes of the workers' own metrics by result"), []string{"result"},
 		func(t *stats.Stats) []point { return pointsPer(stats.ScrapeResults(), t.Scrapes) }},
-	{counter("dynamo_metrics_worker_scrape_errors_total", "Scrapes of the workers' own metrics pages that failed"), []string{"reason"},
+	{counter("dynamo_metrics_worker_scrape_errors_total", "Scrapes of the workers' own metrics that failed"), []string{"reason"},
 		func(t *stats.Stats) []point { return pointsPer(stats.ScrapeFailures(), t.ScrapeFailures) }},
 	{counter("dynamo_metrics_messages_total", "Messages received"), []string{"kind"},
 		func(t *stats.Stats) []point { return pointsPer(stats.Kinds(), t.Messages) }},
-	{counter("dynamo_metrics_rejected_messages_total", "Messages, or parts of them, that were of no use"), []string{"kind", "reason"},
+	{counter("dynamo_metrics_rejected_messages_total", "Messages, or parts of them, that were rejected"), []string{"kind", "reason"},
 		rejected},
 	{counter("dynamo_metrics_dropped_messages_total", "Messages lost"), []string{"reason"},
 		func(t *stats.Stats) []point { return pointsPer(stats.Drops(), t.Dropped) }},
 	{counter("dynamo_metrics_workers_over_limit_total", "Workers, endpoints, replies, events and channels turned away because a limit was reached"), nil,
 		func(t *stats.Stats) []point { return []point{{value: float64(t.AllRefused())}} }},
-	{counter("dynamo_metrics_over_limit_total", "What was turned away because a limit was reached"), []string{"kind"},
+	{counter("dynamo_metrics_over_limit_total", "Items turned away because a limit was reached"), []string{"kind"},
 		func(t *stats.Stats) []point { return pointsPer(stats.Limits(), t.Refused) }},
 	{counter("dynamo_metrics_foreign_events_total", "Hit-rate events and request traces of workers that are not watched"), nil,
 		func(t *stats.Stats) []point { return []point{{value: float64(t.ForeignEvents.Load())}} }},
-	{counter("dynamo_metrics_scrapes_cut_off_total", "Scrapes cut off because their clients did not read the page while others waited for theirs"), nil,
+	{counter("dynamo_metrics_scrapes_cut_off_total", "Scrapes cut off because their clients read too slowly while others waited"), nil,
 		func(t *stats.Stats) []point { return []point{{value: float64(t.SlowScrapesCut.Load())}} }},
-	{counter("dynamo_metrics_event_sequence_gaps_total", "Events that never came, by the gaps in their publishers' sequences"), nil,
+	{counter("dynamo_metrics_event_sequence_gaps_total", "Events that were lost, by the gaps in their publishers' sequence numbers"), nil,
 		func(t *stats.Stats) []point { return []point{{value: float64(t.MissedEvents.Load())}} }},
-	{gauge("dynamo_metrics_zmq_publishers", "ZMQ publishers that are announced, by whether they are connected"), []string{"state"},
+	{gauge("dynamo_metrics_zmq_publishers", "Announced ZMQ publishers by connection state"), []string{"state"},
 		zmqPublishers},
 	{counter("dynamo_metrics_push_total", "Pushes to the Pushgateway by result"), []string{"result"},
 		func(t *stats.Stats) []point {
@@ -251,7 +250,7 @@ var programFamilies = []programFamily{
 			}
 			return []point{{value: time.Duration(at).Seconds()}}
 		}},
-	{gauge("dynamo_metrics_history_bytes", "Memory of what is remembered for the web page"), nil,
+	{gauge("dynamo_metrics_history_bytes", "Memory of the history for the web page"), nil,
 		func(t *stats.Stats) []point {
 			n := t.HistoryBytes.Load()
 			if n == 0 {
@@ -259,7 +258,7 @@ var programFamilies = []programFamily{
 			}
 			return []point{{value: float64(n)}}
 		}},
-	{gauge("dynamo_metrics_page_streams", "Web pages that are open"), nil,
+	{gauge("dynamo_metrics_page_streams", "Open web pages"), nil,
 		func(t *stats.Stats) []point { return []point{{value: float64(t.Streams.Load())}} }},
 	{counter("dynamo_metrics_page_streams_lost_total", "Web pages that got no data: refused because too many were open, or cut off because they did not read"), []string{"reason"},
 		func(t *stats.Stats) []point {
@@ -275,11 +274,11 @@ var programFamilies = []programFamily{
 // pollDuration and eventLag are histograms.
 var (
 	pollDuration = family{name: "dynamo_metrics_poll_duration_seconds", help: "Duration of stats polls"}
-	eventLag     = family{name: "dynamo_metrics_event_lag_seconds", help: "Time from the publishing to the arrival of the events that carry it, by both clocks"}
+	eventLag     = family{name: "dynamo_metrics_event_lag_seconds", help: "Time from publication to receipt of events that carry a timestamp, by both clocks"}
 )
 
 // subscribed has the labels subject and need.
-var subscribed = gauge("dynamo_metrics_subscribed", "Whether NATS lets the program use a subject, to subscribe to it or to publish on it")
+var subscribed = gauge("dynamo_metrics_subscribed", "Whether NATS permits the program to subscribe to a subject, or to publish on it")
 
 // needOf is the value of the label need.
 func needOf(s fleet.Subject) string {
@@ -289,9 +288,9 @@ func needOf(s fleet.Subject) string {
 	return "optional"
 }
 
-// targetWorkers has the labels component and endpoint of the flags, which name no endpoint where
-// all of a component are watched.
-var targetWorkers = gauge("dynamo_metrics_target_workers", "Workers at the component and endpoint that the flags name, whether they report a load or not; absent where the flags name none")
+// targetWorkers has the component and endpoint of the flags as labels. The endpoint is empty if all
+// endpoints of a component are watched.
+var targetWorkers = gauge("dynamo_metrics_target_workers", "Workers at the component and endpoint that the flags name, whether they report a load or not; absent if the flags name none")
 
 // buildInfo has the labels version, revision and goversion.
 var buildInfo = gauge("dynamo_metrics_build_info", "The build of this program; always 1")
@@ -303,7 +302,7 @@ func count(n fleet.Opt[uint64], shown bool) optFloat {
 	return optFloat{V: float64(n.V), OK: n.OK && shown}
 }
 
-// ofPasses is a value of the forward passes, absent before the first.
+// passValue is a value of the forward passes, absent before the first pass.
 func passValue(value func(*fleet.Passes) uint64) func(*fleet.WorkerState) optFloat {
 	return func(w *fleet.WorkerState) optFloat {
 		return optFloat{V: float64(value(&w.Passes.V)), OK: w.Passes.OK}
@@ -325,7 +324,7 @@ func boolValue(b bool) float64 {
 	return 0
 }
 
-// ofLinks is a value of each connection that there should be.
+// perConnection has a point for each connection in use.
 func perConnection(t *stats.Stats, value func(*stats.ConnState) float64) (ps []point) {
 	for _, l := range t.Connections() {
 		if l.Used() && !l.Disabled() {
@@ -347,7 +346,7 @@ func rejected(t *stats.Stats) []point {
 	var ps []point
 	for _, k := range stats.Kinds() {
 		for _, r := range stats.Reasons() {
-			// Most pairs cannot happen; one that can appears with its first case.
+			// Most pairs cannot occur. The others appear with their first case.
 			if n := t.Rejected(k, r); n > 0 {
 				ps = append(ps, point{float64(n), []string{k.String(), r.String()}})
 			}

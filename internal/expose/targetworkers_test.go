@@ -10,15 +10,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestMetricsTargetWorkers whatever they report, so that an alert can tell that
-// there never was one.
+// The workers at the flags' target are counted whatever they report, so that an alert can detect
+// that there never was one.
 func TestMetricsTargetWorkers(t *testing.T) {
 	generate, clear := fleet.Endpoint{Component: "backend", Name: "generate"}, fleet.Endpoint{Component: "backend", Name: "clear"}
 	elsewhere := fleet.Endpoint{Component: "prefill", Name: "generate"}
 	for what, c := range map[string]struct {
 		target   fleet.Target
 		unsynced bool
-		at       []fleet.Endpoint // a worker each, of which the last has all
+		at       []fleet.Endpoint // one worker at each, and one worker at all of them
 		want     string           // absent if empty
 	}{
 		"never a worker":      {target: fleet.Target(generate), at: []fleet.Endpoint{clear, elsewhere}, want: "0 of backend/generate"},
@@ -40,7 +40,7 @@ func TestMetricsTargetWorkers(t *testing.T) {
 			f.Register("", fleet.Instance{Endpoint: e, ID: 99}, fleet.Registration{})
 		}
 		m := NewMetrics(Collector{Fleet: f, Now: time.Now, Standby: func() bool { return true }})
-		if got := targetWorkersOf(t, m.program); got != c.want { // a standby says so, too
+		if got := targetWorkersOf(t, m.program); got != c.want { // also on a standby
 			t.Errorf("%s: %q, want %q", what, got, c.want)
 		}
 	}

@@ -16,16 +16,15 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// text writes the page in the Prometheus text format: what the Fleet shows straight
-// from a Snapshot, in the memory of the one before, and the few other families by way
-// of the library. The bytes are those that the library alone would write; the tests
-// compare them. What speed costs: the order and the escapes of the format stand here
-// a second time.
+// textWriter writes the metrics in the Prometheus text format. It writes the Fleet's metrics
+// straight from a Snapshot, whose memory is reused, and the few other metrics with the client
+// library. The output is what the library alone would write, which tests compare. The price of
+// the speed is that this file repeats the order and the escapes of the format.
 type textWriter struct {
 	fleet *fleet.Fleet
 	now   func() time.Time // advances the Fleet's clock before each Snapshot
 	model string
-	rest  prometheus.Gatherer // all families but the Fleet's
+	rest  prometheus.Gatherer // all metrics but the Fleet's
 
 	snapshot *fleet.Snapshot
 	body     *bytes.Buffer
@@ -33,14 +32,14 @@ type textWriter struct {
 	info     []*fleet.WorkerState
 }
 
-// series is one with labels in an order of their own.
+// series is a series that must be sorted before it is written.
 type series struct {
 	labels string
 	sort   [5]string // the labels' values
 	value  float64
 }
 
-// page writes the whole page.
+// writePage writes all metrics.
 func (t *textWriter) writePage(to *bytes.Buffer) error {
 	others, err := t.rest.Gather() // sorted by name
 	if err != nil {
@@ -67,13 +66,13 @@ func (t *textWriter) writePage(to *bytes.Buffer) error {
 	return nil
 }
 
-// textFamily is a family of the Fleet's and how its series are written.
+// textFamily is one of the Fleet's metrics with the function that writes its series.
 type textFamily struct {
 	name, head string
 	write      func(t *textWriter, b []byte, name string) []byte
 }
 
-// textFamilies are all of the table that a Snapshot gives, sorted.
+// textFamilies are all metrics of the table that come from a Snapshot, sorted by name.
 var textFamilies = func() (all []textFamily) {
 	add := func(f family, kind string, write func(t *textWriter, b []byte, name string) []byte) {
 		head := "# HELP " + f.name + " " + escapeHelp(f.help) + "\n# TYPE " + f.name + " " + kind + "\n"
@@ -108,7 +107,7 @@ func kindName(v prometheus.ValueType) string {
 	return "gauge"
 }
 
-// family writes one family, unless it has no series.
+// writeFamily writes one metric, unless it has no series.
 func (t *textWriter) writeFamily(f textFamily) {
 	before := t.body.Len()
 	b := append(t.body.AvailableBuffer(), f.head...)
@@ -121,7 +120,7 @@ func (t *textWriter) writeFamily(f textFamily) {
 	t.body.Write(b)
 }
 
-// each calls f with each endpoint and its rows.
+// eachEndpoint calls f with each endpoint and its workers.
 func (t *textWriter) eachEndpoint(f func(e *fleet.EndpointState, rows []fleet.WorkerState)) {
 	rows := t.snapshot.Workers
 	for i := range t.snapshot.Endpoints {
@@ -169,7 +168,7 @@ func (t *textWriter) states(b []byte, name string) []byte {
 	return b
 }
 
-// ranks come in the order of component, dp_rank, namespace, endpoint and worker_id.
+// ranks are sorted by component, dp_rank, namespace, endpoint and worker_id.
 func (t *textWriter) ranks(b []byte, name string, value func(fleet.RankState) optFloat) []byte {
 	t.series = t.series[:0]
 	for i := range t.snapshot.Workers {
@@ -196,7 +195,7 @@ func (t *textWriter) ranks(b []byte, name string, value func(fleet.RankState) op
 	return b
 }
 
-// infos come in the order of model and source before worker_id.
+// infos are sorted by model and source before worker_id.
 func (t *textWriter) infos(b []byte, name string) []byte {
 	t.eachEndpoint(func(e *fleet.EndpointState, rows []fleet.WorkerState) {
 		t.info = t.info[:0]
@@ -274,8 +273,8 @@ func appendSeries(b []byte, name, labels string, value float64) []byte {
 	return append(appendNumber(append(b, "} "...), value), '\n')
 }
 
-// appendNumber writes a number as the library does: as short as can be, with an
-// exponent from a million on.
+// appendNumber writes a number as the client library does: as short as possible, with an exponent
+// from a million on.
 func appendNumber(b []byte, v float64) []byte {
 	if v >= 0 && v < 1e6 && v == math.Trunc(v) {
 		return strconv.AppendUint(b, uint64(v), 10)
@@ -302,7 +301,7 @@ func label(name, value string) string {
 	return string(appendEscaped([]byte(name+`="`), value)) + `"`
 }
 
-// appendEscaped writes the value of a label.
+// appendEscaped writes a label value.
 func appendEscaped(b []byte, value string) []byte {
 	if !strings.ContainsAny(value, "\\\"\n") {
 		return append(b, value...)

@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// TestTextWriterMatchesLibrary of Fleets of every sort: pageOf compares.
+// The fleets are random. metricsText compares the output with the client library's.
 func TestTextWriterMatchesLibrary(t *testing.T) {
 	odd := []string{"backend", "a\"b", `a\b`, "a\nb", "ü", "a{b}", "z"}
 	for seed := range uint64(20) {
@@ -65,7 +65,7 @@ func TestTextWriterMatchesLibrary(t *testing.T) {
 	}
 }
 
-// fullFleet has n workers that report everything a poll can.
+// fullFleet has n workers that report everything that a poll can.
 func fullFleet(n int) *fleet.Fleet {
 	f := fleet.New(everything, n, true)
 	f.Sync(fleet.Listing{})
@@ -83,7 +83,7 @@ func fullFleet(n int) *fleet.Fleet {
 	return f
 }
 
-// BenchmarkMetricsHandler is the whole answer to a scrape, ours and the library's.
+// BenchmarkMetricsHandler measures whole responses to scrapes, ours and the client library's.
 func BenchmarkMetricsHandler(b *testing.B) {
 	for _, n := range []int{1000, 10_000} {
 		m := metricsOf(fullFleet(n))
@@ -102,7 +102,7 @@ func BenchmarkMetricsHandler(b *testing.B) {
 	}
 }
 
-// nobody takes an answer and keeps nothing.
+// discardWriter discards a response.
 type discardWriter struct{ header http.Header }
 
 func (n *discardWriter) Header() http.Header {
