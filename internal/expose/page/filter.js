@@ -1,7 +1,7 @@
 // One set of filters rules the heat map and the table.
 import {$, esc, html, say, text} from './dom.js'
 import {STATES, draw, now} from './state.js'
-import {many, num} from './words.js'
+import {many, num} from './format.js'
 import {FILTERS, read, remember, reset, view} from './view.js'
 import {count, endpointOf, hexOf, rank} from './workers.js'
 

@@ -2,7 +2,7 @@
 // of paths, and a hair line that all plots of a set share. To a screen reader it is a
 // slider that is moved through time.
 import {text} from './dom.js'
-import {span} from './words.js'
+import {span} from './format.js'
 
 // How many samples a plot may have room for: a program that has just begun has few.
 const ROOMS = [12, 60, 180]

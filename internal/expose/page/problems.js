@@ -1,7 +1,7 @@
 // What is wrong, in the server's words.
 import {$, phone, say, selects, text} from './dom.js'
 import {now} from './state.js'
-import {clock, many, num, span} from './words.js'
+import {clock, many, num, span} from './format.js'
 import {count, idOf, rank} from './workers.js'
 
 const KINDS = {bad: 'serious', warn: 'to fix', info: 'to know'}

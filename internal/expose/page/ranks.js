@@ -2,7 +2,7 @@
 // opens by a click.
 import {$, esc, glyph, html, text} from './dom.js'
 import {now} from './state.js'
-import {num, pair, pct} from './words.js'
+import {num, pair, pct} from './format.js'
 import {endpointOf, use} from './workers.js'
 
 export const RANKS = `<section id="w-ranks" hidden><h3></h3><div><table><thead><tr>

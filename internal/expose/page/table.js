@@ -3,7 +3,7 @@ import {$, copy, phone, selects, short, text} from './dom.js'
 import {changed, onChange} from './filter.js'
 import {now} from './state.js'
 import {view} from './view.js'
-import {DASH, many, num, pair, pct} from './words.js'
+import {DASH, many, num, pair, pct} from './format.js'
 import {endpointOf, hexOf, reported, sorted, use} from './workers.js'
 
 const COLUMNS = [

@@ -2,7 +2,7 @@
 import {$, esc, glyph, html, short, text} from './dom.js'
 import {Plot, newSet, round, unit, upTo} from './plot.js'
 import {STATES, now} from './state.js'
-import {DASH, many, num, pct, points, times} from './words.js'
+import {DASH, many, num, pct, points, times} from './format.js'
 import {endpointOf} from './workers.js'
 
 const set = newSet()

@@ -1,7 +1,7 @@
 // What can be said of a worker. Each is one row and one cell: a worker at an endpoint,
 // or one of its data-parallel ranks.
 import {now} from './state.js'
-import {DASH, pair, pct, span} from './words.js'
+import {DASH, pair, pct, span} from './format.js'
 
 const part = (active, total) => active == null || !total ? null : active / total
 export const use = w => w.kvUse

@@ -1,6 +1,6 @@
 // Pointer and keys in the heat map, which is one stop for the tabulator.
 import {say} from './dom.js'
-import {at, cellOf, cells, columns, map, marks, paint, tip} from './heat.js'
+import {at, cellOf, cells, columns, map, marks, paint, tip} from './heatmap.js'
 import {describe} from './workers.js'
 
 const MOVES = {

@@ -1,7 +1,7 @@
 // Keys and buttons of the whole page.
 import {$, glyph} from './dom.js'
 import {view} from './view.js'
-import {close, step} from './worker.js'
+import {close, step} from './workerpanel.js'
 
 const dialog = $('keys')
 let single = stored('keys') !== 'off'

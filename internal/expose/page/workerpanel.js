@@ -1,11 +1,11 @@
 // One worker, in a panel over the page so that no cell moves.
 import {$, copy, esc, glyph, html, text} from './dom.js'
-import {map} from './heat.js'
+import {map} from './heatmap.js'
 import {AXIS, Plot, newSet, unit, upTo} from './plot.js'
 import {RANKS, ranks} from './ranks.js'
 import {draw, now} from './state.js'
 import {enter, leave, view} from './view.js'
-import {DASH, clock, num, pair, pct} from './words.js'
+import {DASH, clock, num, pair, pct} from './format.js'
 import {blocks, endpointOf, hexOf, idOf, rank, reported} from './workers.js'
 
 const panel = $('worker')

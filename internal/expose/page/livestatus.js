@@ -1,7 +1,7 @@
 // Alive, paused, stale, lost: said in the bar, and over the page when its numbers are old.
 import {$, say, text} from './dom.js'
 import {draw, now} from './state.js'
-import {clock, span} from './words.js'
+import {clock, span} from './format.js'
 
 const WORDS = {wait: 'Connecting', live: 'Live', part: 'Partly cut off', cut: 'Cut off', paused: 'Paused', stale: 'Stale', lost: 'Not connected'}
 const WAKING = 1500 // ms that a page which slept may take to be up to date, before it says that it is not

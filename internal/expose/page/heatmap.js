@@ -4,7 +4,7 @@ import {C, percent} from './colours.js'
 import {$, html, phone, short, text} from './dom.js'
 import {now} from './state.js'
 import {view} from './view.js'
-import {DASH, many, num, pair, pct, points} from './words.js'
+import {DASH, many, num, pair, pct, points} from './format.js'
 import {blocks, count, endpointOf, idOf, rank, reported, sorted, tail, value} from './workers.js'
 
 // The sizes of a cell, the largest first whose rows fit: width, height, gap.

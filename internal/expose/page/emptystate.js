@@ -1,7 +1,7 @@
 // What the page says where there is no worker yet: what is looked for, and what there is.
 import {$, copy, esc, html} from './dom.js'
 import {now} from './state.js'
-import {many} from './words.js'
+import {many} from './format.js'
 
 const command = c => `<div class="cmd"><code tabindex="0">${esc(c)}</code><button class="btn" data-copy="${esc(c)}">Copy</button></div>`
 const list = (items, f) => `<ul class="list">${items.map(f).join('')}</ul>`
