@@ -32,7 +32,7 @@ func TestWebPageAccessibility(t *testing.T) {
 	startFleet(s)
 	trouble := s.startMetrics("--standby")
 	checkAccessibility(t, c, axe, "trouble", trouble.url+"/", "#serious", nil)
-	checkAccessibility(t, c, axe, "open", fmt.Sprintf("%s/#w=%d", trouble.url, workerID(30)), "#w-odd", nil)
+	checkAccessibility(t, c, axe, "open", fmt.Sprintf("%s/#w=%d", trouble.url, workerID(30)), "#w-anomalies", nil)
 	checkAccessibility(t, c, axe, "keys", trouble.url+"/", "#rows", func(b *tab) { b.pressKeys("?") })
 	checkAccessibility(t, c, axe, "lost", trouble.url+"/", "#rows", func(b *tab) {
 		b.expectOutage(true)

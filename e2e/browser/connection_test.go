@@ -26,14 +26,14 @@ func TestWebPageReconnectsAfterRestart(t *testing.T) {
 	p.Kill()
 	b.waitForText("#banner", "Connection lost.", "Everything below is as it was at", "Trying again")
 	b.waitForText("#live", "Not connected")
-	b.waitForText("#finetext", "Not known")
-	b.waitFor("document.documentElement.classList.contains('old')")
+	b.waitForText("#no-problems-text", "Not known")
+	b.waitFor("document.documentElement.classList.contains('outdated')")
 	s.startWorker("backend", workerID(1), 70)
 	p.start()
 	b.waitForText("#live", "Live")
 	b.waitForText("#n-workers", "2")
-	b.waitForText("#finetext", "Nothing. All 2 workers answer")
-	b.waitFor("document.querySelector('#banner').hidden && !document.documentElement.classList.contains('old')")
+	b.waitForText("#no-problems-text", "Nothing. All 2 workers answer")
+	b.waitFor("document.querySelector('#banner').hidden && !document.documentElement.classList.contains('outdated')")
 }
 
 func TestWebPageMarksStaleNumbers(t *testing.T) {

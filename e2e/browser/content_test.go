@@ -149,12 +149,12 @@ func TestWebPageFetchesAnomaliesWithEachSnapshot(t *testing.T) {
 	b.open(fmt.Sprintf("%s/#w=%d", p.url, workerID(20)))
 	b.waitForSnapshots(2)
 	odd := s.startWorker("backend", workerID(20), 95)
-	b.waitForText("#w-odd", "KV use 95 %")
+	b.waitForText("#w-anomalies", "KV use 95 %")
 	must(t, b.eval("missed = 0", nil)) // with the snapshots from before it came there was nothing to ask
 	b.waitForSnapshots(7)              // longer than one step of the history
 	odd.setLoad(40, 0)
 	b.waitForText("#w-v0", "40 %")
-	b.waitForText("#w-oddhead", "Nothing is odd about it")
+	b.waitForText("#w-anomalies-title", "Nothing is odd about it")
 	var missed int
 	must(t, b.eval("missed", &missed))
 	if missed > 0 {

@@ -149,7 +149,7 @@ func TestWebPageKeyboard(t *testing.T) {
 	b.waitForFragment("#sort=id&dir=asc")
 
 	b.run("document.querySelector('#rows tr').focus()")
-	b.waitForText("#held", "order held")
+	b.waitForText("#order-note", "order held")
 	b.pressKeys("ArrowDown", "Enter")
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(1)))
 	b.pressKeys("Escape")
@@ -158,7 +158,7 @@ func TestWebPageKeyboard(t *testing.T) {
 	b.run("document.querySelector('#p-load .plot').focus()")
 	b.pressKeys("ArrowLeft", "ArrowLeft") // to now, and to the sample before
 	b.waitFor("document.querySelector('#p-load .plot').getAttribute('aria-valuetext').startsWith('5.0 s ago')")
-	b.waitFor("[...document.querySelectorAll('#fleet .hair')].every(hair => !hair.hidden)")
+	b.waitFor("[...document.querySelectorAll('#fleet .crosshair')].every(hair => !hair.hidden)")
 }
 
 func TestWebPagePointer(t *testing.T) {

@@ -142,7 +142,7 @@ func TestWebPageLayoutKeepsTableHeaderVisible(t *testing.T) {
 		b.resize(width, 700)
 		b.run("document.querySelector('#rows tr:nth-child(20)').scrollIntoView({block: 'center'})")
 		// It is right below the bar, above the rows, and can be clicked there.
-		b.waitFor(`(r => Math.abs(r.top - document.querySelector('.above').getBoundingClientRect().bottom) <= 1 &&
+		b.waitFor(`(r => Math.abs(r.top - document.querySelector('.header').getBoundingClientRect().bottom) <= 1 &&
 			!!document.elementFromPoint(r.x + 10, r.y + r.height / 2).closest('th[data-k=kv]'))(document.querySelector('th[data-k=kv]').getBoundingClientRect())`)
 	}
 	// The keyboard's row is not beneath it.

@@ -46,7 +46,7 @@ func TestWebPageSearchFindsIDsAndNames(t *testing.T) {
 		search(query, workers)
 	}
 	search("no worker is called so", 0)
-	b.waitForText("#nomatch", "No worker matches these filters.")
+	b.waitForText("#no-match", "No worker matches these filters.")
 }
 
 func TestWebPageIDsOpenWorkers(t *testing.T) {
@@ -115,7 +115,7 @@ func TestWebPageKeysDialogTogglesByQuestionMark(t *testing.T) {
 	}
 	b.pressKeys("?")
 	b.waitForText("#keys", "Keys and meanings")
-	b.run("document.querySelector('#single').focus()")
+	b.run("document.querySelector('#single-keys').focus()")
 	b.pressKeys("?")
 	b.waitFor("!document.querySelector('#keys').open")
 	b.pressKeys("?")

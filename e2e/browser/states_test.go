@@ -15,14 +15,14 @@ func (b *tab) waitForPanel(state string, old bool) {
 	b.t.Helper()
 	b.waitForText("#w-state", state)
 	if !old {
-		b.waitFor("!document.querySelector('#worker').matches('.was')")
+		b.waitFor("!document.querySelector('#worker').matches('.outdated')")
 		b.waitFor("!document.querySelector('#w-v0').innerText.includes('was')")
 		return
 	}
 	b.waitForText("#w-v0", "was 4,000 / 10,000 · 40 %")
 	b.waitForText("#w-hit2", "was ")
 	b.waitFor("getComputedStyle(document.querySelector('#worker')).filter === 'grayscale(1)'")
-	b.waitForText("#w-oddhead", "was odd about it")
+	b.waitForText("#w-anomalies-title", "was odd about it")
 	b.waitFor("parseFloat(document.querySelector('#w-age').innerText) >= 3") // s: while it answers, it is polled ten times a second
 }
 
@@ -45,7 +45,7 @@ func TestWebPageWorkerPanelMarksOldValues(t *testing.T) {
 	b.waitForPanel("was answering at", true)
 	b.waitFor("parseFloat(document.querySelector('#ago').innerText) > 3") // though snapshots come
 	b.waitFor("!/^\\d/.test(document.title)")
-	b.waitForText("#finetext", "As of ")
+	b.waitForText("#no-problems-text", "As of ")
 	b.pressKeys("p")
 	b.waitForText("#live", "Live")
 	b.waitForPanel("answering", false)
@@ -89,10 +89,10 @@ func TestWebPageNamesMissingConnections(t *testing.T) {
 			b.waitForText("#empty h2", tc.headline)
 			b.waitForText("#empty", tc.says...)
 			b.waitForText("#live", tc.live)
-			b.waitFor("document.querySelector('#live').dataset.is === 'live' || getComputedStyle(document.querySelector('#live i'), '::after').content === 'none'")
+			b.waitFor("document.querySelector('#live').dataset.status === 'live' || getComputedStyle(document.querySelector('#live i'), '::after').content === 'none'")
 			b.waitFor("!document.querySelector('#empty').innerText.includes('mock')")
 			b.resize(390, 900)
-			b.waitFor("[...document.querySelectorAll('#empty .away')].every(p => p.getBoundingClientRect().right <= 390 && p.getBoundingClientRect().left >= 0)")
+			b.waitFor("[...document.querySelectorAll('#empty .disconnected')].every(p => p.getBoundingClientRect().right <= 390 && p.getBoundingClientRect().left >= 0)")
 		})
 	}
 }

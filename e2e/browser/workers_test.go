@@ -40,7 +40,7 @@ func TestWebPageNamesSilentWorkerWithinTwoPolls(t *testing.T) {
 	p := s.startMetrics("--poll-interval", "2")
 	b := startChromium(t).newTab(t)
 	b.open(p.url + "/")
-	b.waitForText("#finetext", "Nothing. All 3 workers answer")
+	b.waitForText("#no-problems-text", "Nothing. All 3 workers answer")
 	before := p.pollCount()
 	silentWorker.stopAnswering()
 	b.waitForText("#serious", "1 worker of backend/generate is registered but silent", fmt.Sprintf("%x", workerID(2)))
@@ -54,7 +54,7 @@ func TestWebPageNamesSilentWorkerWithinTwoPolls(t *testing.T) {
 	b.pressKeys("Escape")
 	s.startWorker("backend", workerID(2), 40)
 	b.waitForText("#states", "3 answering", "0 silent")
-	b.waitForText("#finetext", "Nothing. All 3 workers answer")
+	b.waitForText("#no-problems-text", "Nothing. All 3 workers answer")
 }
 
 func TestWebPageShowsFirstWorker(t *testing.T) {
@@ -92,7 +92,7 @@ func TestWebPageShowsStaticWorker(t *testing.T) {
 	s.startUnregistered("dynamo", "backend", 0, 40)
 	b := s.openPage("", "--etcd-endpoints", "none", "--component", "backend")
 	b.waitForText("#states", "0 answering", "1 unregistered")
-	b.waitForText("#finetext", "Nothing. The worker answers")
+	b.waitForText("#no-problems-text", "Nothing. The worker answers")
 	b.waitForText("#role", "single")
 	b.waitForText("#rows", "id-of-0")
 	b.waitFor("document.querySelector('#rows .hex').hidden")

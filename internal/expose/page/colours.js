@@ -8,7 +8,7 @@ const RAMP = {
 }
 
 // fill has a colour for each percent, on what can be read upon it.
-export const C = {fill: [], on: []}
+export const palette = {fill: [], onFill: []}
 
 export const percent = v => Math.max(0, Math.min(100, Math.round(v * 100)))
 
@@ -20,17 +20,17 @@ function luminance(colour) {
 }
 
 // mix takes the colours anew from the style.
-export function mix() {
+export function loadPalette() {
   const root = document.documentElement, style = getComputedStyle(root)
-  for (const name of ['sans', 'ink', 'ink-3', 'panel', 'sunk', 'accent', ...STATES]) C[name] = style.getPropertyValue('--' + name).trim()
+  for (const name of ['sans', 'ink', 'ink-3', 'panel', 'sunk', 'accent', ...STATES]) palette[name] = style.getPropertyValue('--' + name).trim()
   const stops = RAMP[root.dataset.theme].map(rgb)
   for (let i = 0; i <= 100; i++) {
     const x = i / 100 * (stops.length - 1), k = Math.min(stops.length - 2, Math.floor(x))
     const colour = stops[k].map((a, j) => Math.round(a + (stops[k + 1][j] - a) * (x - k)))
-    C.fill[i] = `rgb(${colour})`
-    C.on[i] = luminance(colour) > .179 ? '#000000' : '#ffffff' // whichever has the greater contrast: never under 4.5
+    palette.fill[i] = `rgb(${colour})`
+    palette.onFill[i] = luminance(colour) > .179 ? '#000000' : '#ffffff' // whichever has the greater contrast: never under 4.5
   }
-  C.hatch = hatch(C.silent)
+  palette.hatch = hatch(palette.silent)
 }
 
 function hatch(colour) {

@@ -7,7 +7,7 @@ export function text(el, s) {
   if (el._written !== s) el.textContent = el._written = s
 }
 // short writes what may be cut off: a pointer that rests upon it is told the whole.
-export function short(el, s) {
+export function textWithTitle(el, s) {
   if (el._written !== s) el.title = s
   text(el, s)
 }
@@ -22,26 +22,26 @@ export const glyph = state => `<svg class="glyph ${esc(state)}" aria-hidden="tru
 
 // Everything said to a screen reader goes through one polite region: what has changed, at
 // once and together, but of one kind only the latest.
-const sayings = new Map()
-let saying
-export function say(s, kind = s) {
-  clearTimeout(saying)
-  $('say').textContent = ''
-  sayings.delete(kind)
-  sayings.set(kind, s)
-  saying = setTimeout(() => {
-    $('say').textContent = [...sayings.values()].map(s => s.replace(/\.?$/, '.')).join(' ')
-    sayings.clear()
+const announcements = new Map()
+let announceTimer
+export function announce(s, kind = s) {
+  clearTimeout(announceTimer)
+  $('announcer').textContent = ''
+  announcements.delete(kind)
+  announcements.set(kind, s)
+  announceTimer = setTimeout(() => {
+    $('announcer').textContent = [...announcements.values()].map(s => s.replace(/\.?$/, '.')).join(' ')
+    announcements.clear()
   }, 60)
 }
 
-let toasting
+let toastTimer
 function toast(s) {
   $('toast').textContent = s
   $('toast').hidden = false
-  say(s)
-  clearTimeout(toasting)
-  toasting = setTimeout(() => { $('toast').hidden = true }, 1600)
+  announce(s)
+  clearTimeout(toastTimer)
+  toastTimer = setTimeout(() => { $('toast').hidden = true }, 1600)
 }
 
 // copy puts text on the clipboard, which browsers give to pages over TLS and on
@@ -56,7 +56,7 @@ export async function copy(s, what) {
 }
 
 // selects is whether a click was the end of a selection: who selects an id to copy it has opened nothing.
-export const selects = el => !getSelection().isCollapsed && getSelection().containsNode(el, true)
+export const hasSelection = el => !getSelection().isCollapsed && getSelection().containsNode(el, true)
 
-export const still = () => matchMedia('(prefers-reduced-motion: reduce)').matches
+export const prefersReducedMotion = () => matchMedia('(prefers-reduced-motion: reduce)').matches
 export const phone = matchMedia('(max-width: 640px)')

@@ -1,25 +1,25 @@
 // One set of filters rules the heat map and the table.
-import {$, esc, html, say, text} from './dom.js'
-import {STATES, draw, now} from './state.js'
-import {many, num} from './format.js'
-import {FILTERS, read, remember, reset, view} from './view.js'
-import {count, endpointOf, hexOf, rank} from './workers.js'
+import {$, esc, html, announce, text} from './dom.js'
+import {STATES, draw, current} from './state.js'
+import {plural, num} from './format.js'
+import {FILTERS, readView, saveView, resetFilters, view} from './view.js'
+import {countWorkers, endpointName, hexID, rankSuffix} from './workers.js'
 
 const CHOICES = ['by', 'order', 'group']
 let offered = ''
 
 // options offers what there is to filter by.
-function options() {
-  const {endpoints, workers} = now.snap
-  const of = {namespace: new Set, component: new Set, endpoint: new Set, state: new Set(STATES), source: new Set}
+function updateOptions() {
+  const {endpoints, workers} = current.snapshot
+  const choices = {namespace: new Set, component: new Set, endpoint: new Set, state: new Set(STATES), source: new Set}
   for (const e of endpoints) {
-    if (e.namespace) of.namespace.add(e.namespace)
-    of.component.add(e.component)
-    if (!view.component || view.component === e.component) of.endpoint.add(e.endpoint)
+    if (e.namespace) choices.namespace.add(e.namespace)
+    choices.component.add(e.component)
+    if (!view.component || view.component === e.component) choices.endpoint.add(e.endpoint)
   }
-  for (const w of workers) if (w.source) of.source.add(w.source)
-  for (const k of FILTERS) if (view[k]) of[k].add(view[k]) // what was chosen stays chosen while there is none
-  const values = FILTERS.map(k => [...of[k]].sort()), key = JSON.stringify([values, FILTERS.map(k => view[k])])
+  for (const w of workers) if (w.source) choices.source.add(w.source)
+  for (const k of FILTERS) if (view[k]) choices[k].add(view[k]) // what was chosen stays chosen while there is none
+  const values = FILTERS.map(k => [...choices[k]].sort()), key = JSON.stringify([values, FILTERS.map(k => view[k])])
   if (key === offered) return
   offered = key
   FILTERS.forEach((k, i) => {
@@ -30,60 +30,60 @@ function options() {
   })
 }
 
-export function filter() {
-  options()
-  const {workers, problems} = now.snap, words = wordsOf(view.q)
+export function applyFilters() {
+  updateOptions()
+  const {workers, problems} = current.snapshot, terms = searchTerms(view.q)
   const problem = view.problem && problems.find(p => p.id === view.problem), among = problem && new Set(problem.workers)
   const chosen = FILTERS.filter(k => view[k])
-  now.shown = workers.filter(w => chosen.every(k => w[k] === view[k]) && (!among || among.has(w.key)) && (!words.length || says(w, words)))
-  const any = words.length || chosen.length || view.problem
-  const few = any ? `${num(count(now.shown))} of ${many(count(workers), 'worker')} shown` : ''
-  text($('shown'), few + (problem ? ': ' + problem.title : view.problem ? ': their problem is over' : ''))
-  tell(JSON.stringify([words, FILTERS.map(k => view[k]), view.problem]), few || 'All workers shown')
+  current.shown = workers.filter(w => chosen.every(k => w[k] === view[k]) && (!among || among.has(w.key)) && (!terms.length || matches(w, terms)))
+  const any = terms.length || chosen.length || view.problem
+  const countText = any ? `${num(countWorkers(current.shown))} of ${plural(countWorkers(workers), 'worker')} shown` : ''
+  text($('shown'), countText + (problem ? ': ' + problem.title : view.problem ? ': their problem is over' : ''))
+  announceCount(JSON.stringify([terms, FILTERS.map(k => view[k]), view.problem]), countText || 'All workers shown')
   $('clear').disabled = !any
-  $('nomatch').hidden = now.shown.length > 0
-  text($('nomatch'), any ? 'No worker matches these filters.' : 'There is no worker now.')
+  $('no-match').hidden = current.shown.length > 0
+  text($('no-match'), any ? 'No worker matches these filters.' : 'There is no worker now.')
 }
 
 // Only who has chosen something is told how many there are of it: their number may change
 // each second, and so may the words of their problem.
-let told = null
-function tell(choice, few) {
-  if (told !== null && told !== choice) say(few, 'filter')
-  told = choice
+let announcedChoice = null
+function announceCount(choice, countText) {
+  if (announcedChoice !== null && announcedChoice !== choice) announce(countText, 'filter')
+  announcedChoice = choice
 }
 
 // A worker is found where it says every word: parts of names, or of an id in either form.
 // In hexadecimal, leading zeros are no digits.
-const wordsOf = q => q.toLowerCase().split(/\s+/).filter(Boolean).map(word => word.replace(/^0x0+(?=.)/, '0x'))
+const searchTerms = q => q.toLowerCase().split(/\s+/).filter(Boolean).map(word => word.replace(/^0x0+(?=.)/, '0x'))
 
-function says(w, words) {
-  const hex = hexOf(w), said = `${w.id} ${hex && `${hex} 0x${hex}`} ${endpointOf(w)} ${w.model ?? ''}${rank(w)}`.toLowerCase()
-  return words.every(word => said.includes(word))
+function matches(w, terms) {
+  const hex = hexID(w), searched = `${w.id} ${hex && `${hex} 0x${hex}`} ${endpointName(w)} ${w.model ?? ''}${rankSuffix(w)}`.toLowerCase()
+  return terms.every(word => searched.includes(word))
 }
 
 // changed is for whoever has changed the view.
-export function changed() {
-  remember()
-  fields()
-  released()
+export function viewChanged() {
+  saveView()
+  updateFields()
+  notifyChange()
   draw()
 }
 
-let released = () => {}
-export const onChange = f => { released = f }
+let notifyChange = () => {}
+export const onChange = f => { notifyChange = f }
 
-function fields() {
+function updateFields() {
   for (const k of ['q', ...CHOICES]) $('f-' + k).value = view[k]
-  for (const k of ['q', ...FILTERS]) $('f-' + k).parentNode.classList.toggle('set', !!view[k])
+  for (const k of ['q', ...FILTERS]) $('f-' + k).parentNode.classList.toggle('active', !!view[k])
   for (const k of FILTERS) $('f-' + k).title = view[k]
 }
 
 // only shows what fits these values, and nothing else was chosen.
-export function only(values) {
-  reset()
+export function showOnly(values) {
+  resetFilters()
   Object.assign(view, values)
-  changed()
+  viewChanged()
 }
 
 for (const k of ['q', ...FILTERS, ...CHOICES]) {
@@ -91,17 +91,17 @@ for (const k of ['q', ...FILTERS, ...CHOICES]) {
     view[k] = e.target.value
     if (k === 'component') view.endpoint = ''
     view.page = '0'
-    changed()
+    viewChanged()
   })
 }
 $('filters').onsubmit = e => e.preventDefault()
 $('clear').onclick = () => {
-  only({})
+  showOnly({})
   $('f-q').focus()
 }
 // Somebody has edited the address, or goes back.
 addEventListener('hashchange', () => {
-  read()
-  changed()
+  readView()
+  viewChanged()
 })
-fields()
+updateFields()

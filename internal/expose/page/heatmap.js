@@ -1,80 +1,80 @@
 // The heat map: every worker on one canvas. A cell's colour and its number, or the
 // height of its fill, say the same thing; a state has a pattern.
-import {C, percent} from './colours.js'
-import {$, html, phone, short, text} from './dom.js'
-import {now} from './state.js'
+import {palette, percent} from './colours.js'
+import {$, html, phone, textWithTitle, text} from './dom.js'
+import {current} from './state.js'
 import {view} from './view.js'
-import {DASH, many, num, pair, pct, points} from './format.js'
-import {blocks, count, endpointOf, idOf, rank, reported, sorted, tail, value} from './workers.js'
+import {DASH, plural, num, ofTotal, pct, percentagePoints} from './format.js'
+import {describeKV, countWorkers, endpointName, displayID, rankSuffix, lastReport, sorted, shortID, SORT_VALUES} from './workers.js'
 
 // The sizes of a cell, the largest first whose rows fit: width, height, gap.
 const SIZES = [[236, 66, 8], [132, 48, 5], [74, 36, 3], [48, 30, 3], [37, 26, 2], [26, 22, 2], [22, 20, 2], [18, 18, 2], [14, 14, 2], [11, 11, 1], [9, 9, 1], [6, 6, 1], [4, 4, 1]]
-const FEW = 8       // workers that may have the largest cells
-const BETWEEN = 8   // height of the gap before the next group
-const title = () => phone.matches ? 38 : 20 // and height of a title, in two lines or one
+const MAX_LARGE_CELLS = 8       // workers that may have the largest cells
+const GROUP_GAP = 8   // height of the gap before the next group
+const titleHeight = () => phone.matches ? 38 : 20 // and height of a title, in two lines or one
 
 const GROUPS = {
   component: w => w.component,
-  endpoint: endpointOf,
+  endpoint: endpointName,
   state: w => w.state,
   source: w => w.source ?? 'no source',
   model: w => w.model || 'model unknown',
   none: () => 'all workers',
 }
 
-export const map = $('map')
-const canvas = map.querySelector('canvas'), ctx = canvas.getContext('2d', {alpha: false})
+export const mapElement = $('map')
+const canvas = mapElement.querySelector('canvas'), ctx = canvas.getContext('2d', {alpha: false})
 
 let groups = [], cell = {}, width = 0, height = 0
 export let cells = []
-export const marks = {cursor: null, hover: null} // keys of workers
+export const highlights = {cursor: null, hover: null} // keys of workers
 export const columns = () => cell.columns
 
 // heat arranges and paints what is shown.
-export function heat() {
-  width ||= map.clientWidth
-  arrange()
-  resize()
-  titles()
+export function drawHeatMap() {
+  width ||= mapElement.clientWidth
+  arrangeGroups()
+  resizeCanvas()
+  drawTitles()
   paint()
-  text($('ramp'), BY[view.by])
+  text($('ramp'), COLOUR_NAMES[view.by])
 }
 
-function arrange() {
-  const of = new Map(), name = GROUPS[view.group]
-  for (const w of sorted(now.shown, view.order, view.order === 'id' ? 'asc' : 'desc')) {
-    const k = name(w)
-    if (of.has(k)) of.get(k).push(w)
-    else of.set(k, [w])
+function arrangeGroups() {
+  const lists = new Map(), nameOf = GROUPS[view.group]
+  for (const w of sorted(current.shown, view.order, view.order === 'id' ? 'asc' : 'desc')) {
+    const k = nameOf(w)
+    if (lists.has(k)) lists.get(k).push(w)
+    else lists.set(k, [w])
   }
-  groups = [...of].map(([name, list]) => ({name, list})).sort((a, b) => a.name < b.name ? -1 : 1)
+  groups = [...lists].map(([name, list]) => ({name, list})).sort((a, b) => a.name < b.name ? -1 : 1)
   cells = groups.flatMap(g => g.list)
   const budget = phone.matches ? 440 : 430
   for (const [w, h, gap] of SIZES) {
-    if (h > 50 && cells.length > FEW) continue
-    const end = fit(w, h, gap)
+    if (h > 50 && cells.length > MAX_LARGE_CELLS) continue
+    const end = layOut(w, h, gap)
     if (end <= budget && w <= width) break
   }
 }
 
 // fit gives cells that size, and groups their places. It returns where they end.
-function fit(w, h, gap) {
+function layOut(w, h, gap) {
   const columns = Math.max(1, Math.floor((width + gap) / (w + gap)))
   let y = 0, start = 0
   for (const g of groups) {
-    g.y = y + title()
+    g.y = y + titleHeight()
     g.start = start
     start += g.list.length
-    y = g.y + Math.ceil(g.list.length / columns) * (h + gap) + BETWEEN
+    y = g.y + Math.ceil(g.list.length / columns) * (h + gap) + GROUP_GAP
   }
   // Where a row is full the cells share out the width; the largest keep theirs.
   const full = w < 200 && groups.some(g => g.list.length >= columns)
   cell = {w, h, gap, columns, pitch: full ? (width + gap) / columns : w + gap}
-  height = Math.max(0, y - BETWEEN)
+  height = Math.max(0, y - GROUP_GAP)
   return y
 }
 
-function resize() {
+function resizeCanvas() {
   const dpr = devicePixelRatio || 1, w = Math.round(width * dpr), h = Math.round(height * dpr)
   if (canvas.width === w && canvas.height === h) return
   canvas.width = w
@@ -83,45 +83,45 @@ function resize() {
   canvas.style.height = height + 'px'
 }
 
-function titles() {
+function drawTitles() {
   const box = $('groups')
   while (box.children.length > groups.length) box.lastChild.remove()
   groups.forEach((g, i) => {
     let el = box.children[i]
     if (!el) {
       el = document.createElement('div')
-      el.className = 'grp'
+      el.className = 'group'
       el.innerHTML = '<b></b><span></span>'
       box.append(el)
     }
-    el.style.top = g.y - title() + 'px'
-    short(el.firstChild, g.name)
-    short(el.lastChild, summary(g.list))
+    el.style.top = g.y - titleHeight() + 'px'
+    textWithTitle(el.firstChild, g.name)
+    textWithTitle(el.lastChild, groupSummary(g.list))
   })
 }
 
 // endpointWhole is the endpoint whose workers these are, all of them: the page works out no mean of its own.
-function endpointWhole(list, n) {
-  const of = endpointOf(list[0])
-  return list.every(w => endpointOf(w) === of) ? now.snap.endpoints.find(e => endpointOf(e) === of && e.workers === n) : null
+function wholeEndpoint(list, n) {
+  const name = endpointName(list[0])
+  return list.every(w => endpointName(w) === name) ? current.snapshot.endpoints.find(e => endpointName(e) === name && e.workers === n) : null
 }
 
 // What the colour says is said of a whole endpoint, too.
-const spread = (name, m, std) => m == null ? '' : ` · mean ${name} ${pct(m)} ± ${points(std)}`
-const mean = {
-  kv: e => spread('KV use', e.loadMean, e.loadStd),
-  slots: e => spread('slots', e.slotsMean, e.slotsStd),
+const meanAndStd = (name, m, std) => m == null ? '' : ` · mean ${name} ${pct(m)} ± ${percentagePoints(std)}`
+const GROUP_AGGREGATES = {
+  kv: e => meanAndStd('KV use', e.loadMean, e.loadStd),
+  slots: e => meanAndStd('slots', e.slotsMean, e.slotsStd),
   hit: e => e.hitRate == null ? '' : ` · hit rate ${pct(e.hitRate)}`,
 }
 
-function summary(list) {
-  const n = count(list), waiting = list.reduce((sum, w) => sum + (w.waiting ?? 0), 0), all = endpointWhole(list, n)
-  return many(n, 'worker') + (all ? mean[view.by](all) : '') + (waiting ? ` · ${num(waiting)} waiting` : '') +
-    (list.some(w => w.dp != null) ? ` · ${many(list.length, 'rank')}` : '')
+function groupSummary(list) {
+  const n = countWorkers(list), waiting = list.reduce((sum, w) => sum + (w.waiting ?? 0), 0), all = wholeEndpoint(list, n)
+  return plural(n, 'worker') + (all ? GROUP_AGGREGATES[view.by](all) : '') + (waiting ? ` · ${num(waiting)} waiting` : '') +
+    (list.some(w => w.dp != null) ? ` · ${plural(list.length, 'rank')}` : '')
 }
 
 // place is where a cell is: left, top, width.
-function place(i) {
+function cellBox(i) {
   let g = groups.length - 1
   while (g > 0 && groups[g].start > i) g--
   const k = i - groups[g].start, row = Math.floor(k / cell.columns), column = k % cell.columns, x = Math.round(column * cell.pitch)
@@ -129,43 +129,43 @@ function place(i) {
 }
 
 export function paint() {
-  const dpr = devicePixelRatio || 1, of = value[view.by]
+  const dpr = devicePixelRatio || 1, valueOf = SORT_VALUES[view.by]
   ctx.setTransform(dpr, 0, 0, dpr, 0, 0)
-  ctx.fillStyle = C.panel
+  ctx.fillStyle = palette.panel
   ctx.fillRect(0, 0, width, height)
   ctx.textBaseline = 'middle'
-  cells.forEach((w, i) => paintCell(w, of(w), ...place(i)))
-  for (const [key, colour, line] of [[view.w, C.ink, 2], [marks.cursor, C.accent, 2], [marks.hover, C.ink, 1.5]]) {
+  cells.forEach((w, i) => paintCell(w, valueOf(w), ...cellBox(i)))
+  for (const [key, colour, line] of [[view.w, palette.ink, 2], [highlights.cursor, palette.accent, 2], [highlights.hover, palette.ink, 1.5]]) {
     const i = key ? cells.findIndex(w => w.key === key) : -1
-    if (i >= 0) ring(place(i), colour, line)
+    if (i >= 0) paintRing(cellBox(i), colour, line)
   }
 }
 
 function paintCell(w, v, x, y, cw) {
   const {h} = cell
-  if (w.state === 'silent') patterned(x, y, cw, C.silent, 1, C.hatch)
-  else if (w.state === 'malformed') crossed(x, y, cw)
-  else if (v == null) unknown(x, y, cw)
-  else filled(w, v, x, y, cw)
+  if (w.state === 'silent') paintPattern(x, y, cw, palette.silent, 1, palette.hatch)
+  else if (w.state === 'malformed') paintCross(x, y, cw)
+  else if (v == null) paintUnknown(x, y, cw)
+  else paintFill(w, v, x, y, cw)
   const blank = v == null || w.state === 'silent' || w.state === 'malformed'
-  if (blank && w.state !== 'answering' && cell.w >= 70) word(w, x + cw / 2, y + h / 2)
+  if (blank && w.state !== 'answering' && cell.w >= 70) paintLabel(w, x + cw / 2, y + h / 2)
   if (h > 50 && !blank) {
-    ctx.font = `12px ${C.sans}`
+    ctx.font = `12px ${palette.sans}`
     ctx.textAlign = 'left'
-    ctx.fillStyle = C.on[percent(v)]
-    const said = [tail(w, 6) + rank(w), w.waiting ? `${num(w.waiting)} wait` : '', w.slotsActive == null ? '' : `slots ${w.slotsActive}/${w.slotsTotal}`].filter(Boolean)
-    ctx.fillText(fitting(said, cw - 22), x + 11, y + h * .74)
+    ctx.fillStyle = palette.onFill[percent(v)]
+    const parts = [shortID(w, 6) + rankSuffix(w), w.waiting ? `${num(w.waiting)} wait` : '', w.slotsActive == null ? '' : `slots ${w.slotsActive}/${w.slotsTotal}`].filter(Boolean)
+    ctx.fillText(partsThatFit(parts, cw - 22), x + 11, y + h * .74)
   }
 }
 
 // fitting are as many parts as there is room for; the tip has all of them.
-function fitting(parts, wide) {
+function partsThatFit(parts, wide) {
   const s = parts.join(' · ')
-  return parts.length > 1 && ctx.measureText(s).width > wide ? fitting(parts.slice(0, -1), wide) : s
+  return parts.length > 1 && ctx.measureText(s).width > wide ? partsThatFit(parts.slice(0, -1), wide) : s
 }
 
-function patterned(x, y, cw, colour, line, pattern) {
-  ctx.fillStyle = C.sunk
+function paintPattern(x, y, cw, colour, line, pattern) {
+  ctx.fillStyle = palette.sunk
   ctx.fillRect(x, y, cw, cell.h)
   if (pattern) {
     ctx.fillStyle = pattern
@@ -176,9 +176,9 @@ function patterned(x, y, cw, colour, line, pattern) {
   ctx.strokeRect(x + .5, y + .5, cw - 1, cell.h - 1)
 }
 
-function crossed(x, y, cw) {
+function paintCross(x, y, cw) {
   const {h} = cell
-  patterned(x, y, cw, C.malformed, h > 12 ? 2 : 1)
+  paintPattern(x, y, cw, palette.malformed, h > 12 ? 2 : 1)
   if (cell.w >= 70) return // a word is there
   const m = Math.min(cw, h) * (cell.w >= 37 ? .22 : .36), cx = x + cw / 2, cy = y + h / 2
   ctx.beginPath()
@@ -189,68 +189,68 @@ function crossed(x, y, cw) {
   ctx.stroke()
 }
 
-function unknown(x, y, cw) {
-  ctx.fillStyle = C.sunk
+function paintUnknown(x, y, cw) {
+  ctx.fillStyle = palette.sunk
   ctx.fillRect(x, y, cw, cell.h)
   if (cell.h < 14) return
-  ctx.fillStyle = C['ink-3']
+  ctx.fillStyle = palette['ink-3']
   ctx.textAlign = 'center'
-  ctx.font = `11px ${C.sans}`
+  ctx.font = `11px ${palette.sans}`
   ctx.fillText(DASH, x + cw / 2, y + cell.h / 2)
 }
 
-function filled(w, v, x, y, cw) {
+function paintFill(w, v, x, y, cw) {
   const {h} = cell, p = percent(v), numbered = cell.w >= 37
-  ctx.fillStyle = C.fill[p]
+  ctx.fillStyle = palette.fill[p]
   if (numbered) ctx.fillRect(x, y, cw, h)
   else {
     const level = Math.max(1, Math.round(h * p / 100))
     ctx.fillRect(x, y + h - level, cw, level)
-    ctx.fillStyle = C.sunk
+    ctx.fillStyle = palette.sunk
     ctx.fillRect(x, y, cw, h - level)
   }
   if (w.state === 'unregistered') {
-    ctx.strokeStyle = numbered ? C.on[p] : C.unregistered
+    ctx.strokeStyle = numbered ? palette.onFill[p] : palette.unregistered
     ctx.lineWidth = numbered ? 1.5 : 2
     ctx.setLineDash([3, 2])
     ctx.strokeRect(x + 1, y + 1, cw - 2, h - 2)
     ctx.setLineDash([])
   }
-  if (numbered) numberOn(w, p, x, y, cw)
+  if (numbered) paintNumber(w, p, x, y, cw)
 }
 
-function numberOn(w, p, x, y, cw) {
+function paintNumber(w, p, x, y, cw) {
   const {h} = cell
-  ctx.fillStyle = C.on[p]
+  ctx.fillStyle = palette.onFill[p]
   if (cell.w < 120) {
     const roomy = cell.w >= 70
     ctx.textAlign = 'center'
-    ctx.font = `${roomy ? 12 : 11}px ${C.sans}`
+    ctx.font = `${roomy ? 12 : 11}px ${palette.sans}`
     ctx.fillText(roomy ? p + ' %' : p, x + cw / 2, y + h / 2 + .5)
     return
   }
   ctx.textAlign = 'left'
-  ctx.font = `600 ${h > 50 ? 20 : 15}px ${C.sans}`
+  ctx.font = `600 ${h > 50 ? 20 : 15}px ${palette.sans}`
   ctx.fillText(p + ' %', x + 11, y + h * (h > 50 ? .36 : .52))
   if (h > 50) return
   ctx.textAlign = 'right'
-  ctx.font = `11px ${C.sans}`
-  ctx.fillText(tail(w), x + cw - 9, y + h * .52)
+  ctx.font = `11px ${palette.sans}`
+  ctx.fillText(shortID(w), x + cw - 9, y + h * .52)
 }
 
-function word(w, cx, cy) {
-  const s = (cell.w >= 120 ? tail(w) + ' ' : '') + w.state
+function paintLabel(w, cx, cy) {
+  const s = (cell.w >= 120 ? shortID(w) + ' ' : '') + w.state
   ctx.textAlign = 'center'
-  ctx.font = `11px ${C.sans}`
+  ctx.font = `11px ${palette.sans}`
   const wide = ctx.measureText(s).width
-  ctx.fillStyle = C.panel
+  ctx.fillStyle = palette.panel
   ctx.fillRect(cx - wide / 2 - 4, cy - 8, wide + 8, 16)
-  ctx.fillStyle = C[w.state]
+  ctx.fillStyle = palette[w.state]
   ctx.fillText(s, cx, cy + .5)
 }
 
-function ring([x, y, cw], colour, line) {
-  for (const [style, wide] of [[C.panel, line + 2], [colour, line]]) {
+function paintRing([x, y, cw], colour, line) {
+  for (const [style, wide] of [[palette.panel, line + 2], [colour, line]]) {
     ctx.strokeStyle = style
     ctx.lineWidth = wide
     ctx.strokeRect(x - .5, y - .5, cw + 1, cell.h + 1)
@@ -258,7 +258,7 @@ function ring([x, y, cw], colour, line) {
 }
 
 // at is the number of the cell at a place of the canvas; -1 if there is none.
-export function at(x, y) {
+export function cellAt(x, y) {
   for (const g of groups) {
     const row = Math.floor((y - g.y) / (cell.h + cell.gap)), column = Math.floor(x / cell.pitch), k = row * cell.columns + column
     if (row >= 0 && column >= 0 && column < cell.columns && k < g.list.length) return g.start + k
@@ -267,47 +267,47 @@ export function at(x, y) {
 }
 
 // tip says everything of a cell beside it; of -1, nothing.
-export function tip(i) {
+export function showTip(i) {
   const box = $('tip'), w = cells[i]
   box.hidden = !w
   if (!w) return
   const facts = {
-    state: (now.old ? 'was ' : '') + w.state,
-    'KV blocks': blocks(w),
-    slots: pair(w.slotsActive, w.slotsTotal),
+    state: (current.outdated ? 'was ' : '') + w.state,
+    'KV blocks': describeKV(w),
+    slots: ofTotal(w.slotsActive, w.slotsTotal),
     waiting: num(w.waiting),
     'hit rate, 5 min': pct(w.hitRate, 1),
-    'last report': reported(w) + (w.age == null ? '' : ' ago'),
+    'last report': lastReport(w) + (w.age == null ? '' : ' ago'),
   }
   if (!box.firstChild) html(box, '<b class="mono"></b><dl>' + Object.keys(facts).map(k => `<dt>${k}</dt><dd></dd>`).join('') + '</dl>')
-  text(box.firstChild, idOf(w) + rank(w))
+  text(box.firstChild, displayID(w) + rankSuffix(w))
   const values = box.querySelectorAll('dd')
   Object.values(facts).forEach((v, i) => text(values[i], v))
-  const [x, y, cw] = place(i), left = map.offsetLeft, wide = box.offsetWidth
+  const [x, y, cw] = cellBox(i), left = mapElement.offsetLeft, wide = box.offsetWidth
   box.style.left = Math.max(6, Math.min(left + x + cw / 2 - wide / 2, left + width - wide)) + 'px'
-  box.style.top = map.offsetTop + y + cell.h + 8 + 'px'
+  box.style.top = mapElement.offsetTop + y + cell.h + 8 + 'px'
 }
 
-export const cellOf = key => key ? cells.findIndex(w => w.key === key) : -1
+export const cellIndex = key => key ? cells.findIndex(w => w.key === key) : -1
 
 // onResize calls f when the map has become wider or narrower.
 export function onResize(f) {
   new ResizeObserver(() => {
-    if (!map.clientWidth || map.clientWidth === width) return
-    width = map.clientWidth
+    if (!mapElement.clientWidth || mapElement.clientWidth === width) return
+    width = mapElement.clientWidth
     f()
-  }).observe(map)
+  }).observe(mapElement)
 }
 
-const BY = {kv: 'KV use', slots: 'slots in use', hit: 'hit rate'}
+const COLOUR_NAMES = {kv: 'KV use', slots: 'slots in use', hit: 'hit rate'}
 const LEGEND = '<span class="ramp"><span id="ramp"></span><span>0 %</span><canvas width="120" height="10" aria-label="from pale to strong, 0 to 100 percent" role="img"></canvas><span>100 %</span></span>' +
-  [['silent', 'hatch'], ['malformed', 'cross'], ['unregistered', 'dash']].map(([s, c]) => `<span class="k"><i class="sw ${c}"></i>${s}</span>`).join('') +
-  '<span class="k">– not reported</span>'
+  [['silent', 'hatch'], ['malformed', 'cross'], ['unregistered', 'dash']].map(([s, c]) => `<span class="key"><i class="swatch ${c}"></i>${s}</span>`).join('') +
+  '<span class="key">– not reported</span>'
 
-export function legend() {
+export function drawLegend() {
   html($('legend'), LEGEND)
   const ramp = $('legend').querySelector('canvas').getContext('2d')
-  C.fill.forEach((colour, i) => {
+  palette.fill.forEach((colour, i) => {
     ramp.fillStyle = colour
     ramp.fillRect(i * 1.2, 0, 2, 10)
   })

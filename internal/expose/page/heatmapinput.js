@@ -1,6 +1,6 @@
 // Pointer and keys in the heat map, which is one stop for the tabulator.
-import {say} from './dom.js'
-import {at, cellOf, cells, columns, map, marks, paint, tip} from './heatmap.js'
+import {announce} from './dom.js'
+import {cellAt, cellIndex, cells, columns, mapElement, highlights, paint, showTip} from './heatmap.js'
 import {describe} from './workers.js'
 
 const MOVES = {
@@ -9,60 +9,60 @@ const MOVES = {
 }
 
 // mapKeys calls open with the key of a worker whose cell is clicked or entered.
-export function mapKeys(open) {
-  const canvas = map.querySelector('canvas')
-  const under = e => {
+export function installMapInput(open) {
+  const canvas = mapElement.querySelector('canvas')
+  const cellUnder = e => {
     const box = canvas.getBoundingClientRect()
-    return at(e.clientX - box.left, e.clientY - box.top)
+    return cellAt(e.clientX - box.left, e.clientY - box.top)
   }
   canvas.onpointermove = e => {
-    if (e.pointerType !== 'touch') hover(under(e))
+    if (e.pointerType !== 'touch') hover(cellUnder(e))
   }
   canvas.onpointerleave = () => hover(-1)
   canvas.onclick = e => {
-    const w = cells[under(e)]
+    const w = cells[cellUnder(e)]
     if (!w) return
-    marks.cursor = null
+    highlights.cursor = null
     open(w.key)
   }
-  map.onkeydown = e => {
+  mapElement.onkeydown = e => {
     if (!cells.length || e.ctrlKey || e.metaKey || e.altKey) return
-    const i = cellOf(marks.cursor)
+    const i = cellIndex(highlights.cursor)
     if ((e.key === 'Enter' || e.key === ' ') && i >= 0) {
       e.preventDefault()
       open(cells[i].key)
     } else if (MOVES[e.key]) {
       e.preventDefault()
       move(i < 0 ? 0 : MOVES[e.key](i, columns()))
-    } else if (e.key === 'Escape') leave()
+    } else if (e.key === 'Escape') clearCursor()
   }
-  map.onblur = leave
+  mapElement.onblur = clearCursor
 }
 
 function hover(i) {
   const key = cells[i]?.key ?? null
-  if (key === marks.hover) return
-  marks.hover = key
-  tip(i)
+  if (key === highlights.hover) return
+  highlights.hover = key
+  showTip(i)
   paint()
 }
 
 function move(to) {
   const i = Math.max(0, Math.min(cells.length - 1, to))
-  marks.cursor = cells[i].key
-  marks.hover = null
-  tip(i)
+  highlights.cursor = cells[i].key
+  highlights.hover = null
+  showTip(i)
   paint()
-  say(describe(cells[i]), 'cell')
+  announce(describe(cells[i]), 'cell')
 }
 
-function leave() {
-  marks.cursor = null
-  tip(-1)
+function clearCursor() {
+  highlights.cursor = null
+  showTip(-1)
   paint()
 }
 
 // follow keeps the tip on its worker when cells are painted anew.
-export function follow() {
-  if (marks.hover || marks.cursor) tip(cellOf(marks.hover ?? marks.cursor))
+export function updateTip() {
+  if (highlights.hover || highlights.cursor) showTip(cellIndex(highlights.hover ?? highlights.cursor))
 }

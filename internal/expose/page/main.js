@@ -1,127 +1,127 @@
 // The page: snapshots come in, and everything that they change is drawn in one go. It
 // only draws: every aggregate and every sentence is the server's.
-import {mix} from './colours.js'
-import {$, say, still} from './dom.js'
-import {empty} from './emptystate.js'
-import {filter, only} from './filter.js'
-import {heat, legend, onResize} from './heatmap.js'
-import {globalKeys, store, stored} from './shortcuts.js'
-import {live, pulse} from './livestatus.js'
-import {follow, mapKeys} from './heatmapinput.js'
-import {onShow, problems} from './problems.js'
+import {loadPalette} from './colours.js'
+import {$, announce, prefersReducedMotion} from './dom.js'
+import {drawEmptyState} from './emptystate.js'
+import {applyFilters, showOnly} from './filter.js'
+import {drawHeatMap, drawLegend, onResize} from './heatmap.js'
+import {installShortcuts, saveSetting, loadSetting} from './shortcuts.js'
+import {liveStatus, updateStatus} from './livestatus.js'
+import {updateTip, installMapInput} from './heatmapinput.js'
+import {onProblemClick, drawProblems} from './problems.js'
 import {eventSource} from './stream.js'
-import {draw, drawWith, now} from './state.js'
-import {table, tableKeys} from './table.js'
-import {bar, overview, tiles} from './tiles.js'
-import {askWith, fetchPast, open, worker} from './workerpanel.js'
-import {inOrder} from './workers.js'
+import {draw, onDraw, current} from './state.js'
+import {drawTable, installTableInput} from './table.js'
+import {drawBar, drawHistory, drawTiles} from './tiles.js'
+import {onHistoryRequest, fetchHistory, openWorker, drawWorkerPanel} from './workerpanel.js'
+import {sortedByID} from './workers.js'
 
-drawWith(() => {
-  const none = !now.snap.workers.length && !!now.snap.looking
-  $('skip').hidden = none
-  $('empty').hidden = !none
-  $('fleet').hidden = none
-  bar()
-  if (none) empty()
-  else fleet()
-  worker()
+onDraw(() => {
+  const isEmpty = !current.snapshot.workers.length && !!current.snapshot.looking
+  $('skip').hidden = isEmpty
+  $('empty').hidden = !isEmpty
+  $('fleet').hidden = isEmpty
+  drawBar()
+  if (isEmpty) drawEmptyState()
+  else drawFleet()
+  drawWorkerPanel()
 })
 
-function fleet() {
-  tiles()
-  overview()
-  problems()
-  filter()
-  heat()
-  follow()
-  table()
+function drawFleet() {
+  drawTiles()
+  drawHistory()
+  drawProblems()
+  applyFilters()
+  drawHeatMap()
+  updateTip()
+  drawTable()
 }
 
 let pending = null // the latest snapshot, while paused
 
-function take(s) {
-  if (live.paused && now.snap) {
+function receive(s) {
+  if (liveStatus.paused && current.snapshot) {
     s.history ??= pending?.history
     pending = s
     return
   }
   // Another version of the program has other files, and may have other snapshots.
-  if (now.snap && now.snap.version !== s.version) return location.reload()
-  s.history ??= now.snap?.history
-  s.workers = inOrder(s.workers)
-  now.snap = s
-  now.byKey = new Map(s.workers.map(w => [w.key, w]))
+  if (current.snapshot && current.snapshot.version !== s.version) return location.reload()
+  s.history ??= current.snapshot?.history
+  s.workers = sortedByID(s.workers)
+  current.snapshot = s
+  current.byKey = new Map(s.workers.map(w => [w.key, w]))
   draw()
-  fetchPast()
+  fetchHistory()
 }
 
 function pause() {
-  live.paused = !live.paused
-  const label = live.paused ? 'Resume updates' : 'Pause updates', b = $('pause')
-  b.setAttribute('aria-pressed', live.paused)
+  liveStatus.paused = !liveStatus.paused
+  const label = liveStatus.paused ? 'Resume updates' : 'Pause updates', b = $('pause')
+  b.setAttribute('aria-pressed', liveStatus.paused)
   b.setAttribute('aria-label', label)
   b.title = label + ' (p)'
-  b.querySelector('path').setAttribute('d', live.paused ? 'M5 3l8 5-8 5z' : 'M5.5 3v10M10.5 3v10')
-  say(live.paused ? 'Paused' : 'Live')
-  if (!live.paused && pending) {
+  b.querySelector('path').setAttribute('d', liveStatus.paused ? 'M5 3l8 5-8 5z' : 'M5.5 3v10M10.5 3v10')
+  announce(liveStatus.paused ? 'Paused' : 'Live')
+  if (!liveStatus.paused && pending) {
     const s = pending
     pending = null
-    take(s)
+    receive(s)
   }
-  pulse()
+  updateStatus()
 }
 
 const root = document.documentElement
-function paintTheme(theme) {
+function setTheme(theme) {
   root.dataset.theme = theme
   $('theme').setAttribute('aria-pressed', theme === 'dark')
-  mix()
-  legend()
+  loadPalette()
+  drawLegend()
   draw()
 }
 function toggleTheme() {
   const theme = root.dataset.theme === 'dark' ? 'light' : 'dark'
-  store('theme', theme)
-  paintTheme(theme)
+  saveSetting('theme', theme)
+  setTheme(theme)
 }
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', e => {
-  if (!stored('theme')) paintTheme(e.matches ? 'dark' : 'light')
+  if (!loadSetting('theme')) setTheme(e.matches ? 'dark' : 'light')
 })
 
-function toMap() {
-  $('h-map').scrollIntoView({block: 'start', behavior: still() ? 'auto' : 'smooth'})
+function scrollToMap() {
+  $('h-map').scrollIntoView({block: 'start', behavior: prefersReducedMotion() ? 'auto' : 'smooth'})
   $('h-map').focus({preventScroll: true})
 }
-onShow(open, p => {
-  if (new Set(p.workers).size === 1) return open(p.workers[0])
-  only({problem: p.id})
-  toMap()
+onProblemClick(openWorker, p => {
+  if (new Set(p.workers).size === 1) return openWorker(p.workers[0])
+  showOnly({problem: p.id})
+  scrollToMap()
 })
 $('states').onclick = e => {
   const state = e.target.closest('button')?.dataset.state
   if (!state) return
-  only({state})
-  toMap()
+  showOnly({state})
+  scrollToMap()
 }
 $('skip').onclick = e => {
   e.preventDefault() // the fragment is the view's
-  toMap()
+  scrollToMap()
 }
 
 // What sticks below the bar must know its height, which a banner or a narrow window changes.
-new ResizeObserver(([bar]) => root.style.setProperty('--above', bar.target.offsetHeight + 'px')).observe(document.querySelector('.above'))
+new ResizeObserver(([bar]) => root.style.setProperty('--header-height', bar.target.offsetHeight + 'px')).observe(document.querySelector('.header'))
 
 const source = eventSource('events', 'worker?key=')
-paintTheme(root.dataset.theme)
+setTheme(root.dataset.theme)
 onResize(draw)
-mapKeys(open)
-tableKeys(open)
-globalKeys({pause, theme: toggleTheme})
-askWith(source.worker)
+installMapInput(openWorker)
+installTableInput(openWorker)
+installShortcuts({pause, theme: toggleTheme})
+onHistoryRequest(source.worker)
 source.start({
-  open: live.open, lost: live.lost, asleep: live.asleep,
+  opened: liveStatus.opened, lost: liveStatus.lost, suspended: liveStatus.suspended,
   snapshot(s) {
-    take(s)
-    live.came()
+    receive(s)
+    liveStatus.received()
   },
 })

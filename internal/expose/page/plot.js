@@ -1,11 +1,11 @@
 // A plot of the last 15 minutes, or at first of the last one or five: one SVG, a handful
-// of paths, and a hair line that all plots of a set share. To a screen reader it is a
+// of paths, and a crosshair line that all plots of a set share. To a screen reader it is a
 // slider that is moved through time.
 import {text} from './dom.js'
-import {span} from './format.js'
+import {duration} from './format.js'
 
 // How many samples a plot may have room for: a program that has just begun has few.
-const ROOMS = [12, 60, 180]
+const CAPACITIES = [12, 60, 180]
 const KEYS = {ArrowLeft: i => i - 1, ArrowRight: i => i + 1, PageUp: i => i - 12, PageDown: i => i + 12, Home: () => 0, End: () => Infinity}
 
 export const AXIS = '<div class="axis" aria-hidden="true"><span></span><span>now</span></div>'
@@ -13,61 +13,61 @@ export const AXIS = '<div class="axis" aria-hidden="true"><span></span><span>now
 const FRAME = `<div class="plot" tabindex="0" role="slider" aria-valuemin="0" aria-valuemax="0" aria-valuenow="0">
   <svg viewBox="0 0 1000 60" preserveAspectRatio="none" aria-hidden="true">PATHS</svg><i class="dot" hidden></i>
   <span class="y hi" aria-hidden="true"></span><span class="y mid" aria-hidden="true"></span><span class="y lo" aria-hidden="true"></span>
-  <i class="hair" hidden></i><span class="say" aria-hidden="true" hidden></span></div>`
+  <i class="crosshair" hidden></i><span class="readout" aria-hidden="true" hidden></span></div>`
 
-// newSet is what the plots that share a hair line have in common.
-export const newSet = () => ({plots: [], at: null})
+// newSet is what the plots that share a crosshair line have in common.
+export const newPlotGroup = () => ({plots: [], at: null})
 
-// A layer is {cls, y, dom} or, for a band, {cls, lo, hi, dom}: y, lo and hi name series
-// of the data, and dom(data) is its lowest and highest value. Others: part, the top and
+// A layer is {className, y, domain} or, for a band, {className, lo, hi, domain}: y, lo and hi name series
+// of the data, and domain(data) is its lowest and highest value. Others: part, the top and
 // bottom of the strip that it is drawn in, of 60; steps, drawn as a staircase; main, the
-// one whose values are written, by fmt, with lo2 and mid for labels of another scale.
+// one whose values are written, by format, with lowLabel and mid for labels of another scale.
 export class Plot {
-  constructor(parent, {set, name, layers, say, axis = AXIS}) {
-    Object.assign(this, {set, name, layers, say})
-    const paths = layers.map(l => `<path class="${l.cls}"/>`).join('')
+  constructor(parent, {group, name, layers, describe, axis = AXIS}) {
+    Object.assign(this, {group, name, layers, describe})
+    const paths = layers.map(l => `<path class="${l.className}"/>`).join('')
     parent.insertAdjacentHTML('beforeend', FRAME.replace('PATHS', paths) + axis)
     this.el = parent.querySelector('.plot')
     this.paths = this.el.querySelectorAll('path')
-    for (const part of ['dot', 'hi', 'mid', 'lo', 'hair']) this[part] = this.el.querySelector('.' + part)
-    this.box = this.el.querySelector('.say')
-    this.begin = parent.querySelector('.axis span')
-    this.room = ROOMS[0]
-    set.plots.push(this)
+    for (const part of ['dot', 'hi', 'mid', 'lo', 'crosshair']) this[part] = this.el.querySelector('.' + part)
+    this.readout = this.el.querySelector('.readout')
+    this.startLabel = parent.querySelector('.axis span')
+    this.capacity = CAPACITIES[0]
+    group.plots.push(this)
     this.listen()
   }
 
   listen() {
     this.el.onpointermove = e => {
       const box = this.el.getBoundingClientRect()
-      this.point(Math.round((e.clientX - box.left) / box.width * (this.room - 1)))
+      this.pointAt(Math.round((e.clientX - box.left) / box.width * (this.capacity - 1)))
     }
-    this.el.onpointerleave = this.el.onblur = () => this.point(null)
+    this.el.onpointerleave = this.el.onblur = () => this.pointAt(null)
     this.el.onkeydown = e => {
       if (!KEYS[e.key]) return
       e.preventDefault()
-      this.point(KEYS[e.key](this.set.at ?? this.room))
+      this.pointAt(KEYS[e.key](this.group.at ?? this.capacity))
     }
   }
 
-  point(i) {
-    this.set.at = i == null ? null : Math.max(0, Math.min(this.room - 1, i))
-    for (const p of this.set.plots) p.mark(p === this)
+  pointAt(i) {
+    this.group.at = i == null ? null : Math.max(0, Math.min(this.capacity - 1, i))
+    for (const p of this.group.plots) p.drawCrosshair(p === this)
   }
 
-  // mark draws the hair line, and on the plot that is pointed at says what is there.
-  mark(own) {
-    const i = this.set.at, last = this.room - 1
-    this.hair.hidden = i == null
-    this.box.hidden = i == null || !own
+  // mark draws the crosshair line, and on the plot that is pointed at says what is there.
+  drawCrosshair(isPointedAt) {
+    const i = this.group.at, last = this.capacity - 1
+    this.crosshair.hidden = i == null
+    this.readout.hidden = i == null || !isPointedAt
     if (i == null || !this.data) return
-    this.hair.style.left = i / last * 100 + '%'
-    if (!own) return
-    const ago = (last - i) * this.step, k = i - (this.room - this.len)
-    text(this.box, `${ago ? span(ago) + ' ago' : 'now'}: ${k < 0 ? 'not running yet' : this.say(this.data, k)}`)
-    this.box.style.left = `clamp(60px, ${i / last * 100}%, calc(100% - 60px))`
+    this.crosshair.style.left = i / last * 100 + '%'
+    if (!isPointedAt) return
+    const ago = (last - i) * this.step, k = i - (this.capacity - this.len)
+    text(this.readout, `${ago ? duration(ago) + ' ago' : 'now'}: ${k < 0 ? 'not running yet' : this.describe(this.data, k)}`)
+    this.readout.style.left = `clamp(60px, ${i / last * 100}%, calc(100% - 60px))`
     this.el.setAttribute('aria-valuenow', -ago)
-    this.el.setAttribute('aria-valuetext', this.box.textContent)
+    this.el.setAttribute('aria-valuetext', this.readout.textContent)
   }
 
   update(data, step) {
@@ -75,30 +75,30 @@ export class Plot {
     this.step = step
     const [first] = this.layers
     this.len = data[first.y ?? first.lo].length
-    this.room = ROOMS.find(n => this.len <= n) ?? ROOMS.at(-1)
-    const minutes = this.room * step / 60
+    this.capacity = CAPACITIES.find(n => this.len <= n) ?? CAPACITIES.at(-1)
+    const minutes = this.capacity * step / 60
     this.time = minutes === 1 ? 'last minute' : `last ${minutes} minutes`
-    if (this.begin) text(this.begin, `${minutes} min ago`)
-    this.el.setAttribute('aria-valuemin', -this.room * step)
+    if (this.startLabel) text(this.startLabel, `${minutes} min ago`)
+    this.el.setAttribute('aria-valuemin', -this.capacity * step)
     this.layers.forEach((l, n) => {
-      const [lo, hi] = l.dom(data), [top, bottom] = l.part ?? [2, 58]
+      const [lo, hi] = l.domain(data), [top, bottom] = l.strip ?? [2, 58]
       const y = v => (bottom - (Math.min(hi, Math.max(lo, v)) - lo) / (hi - lo || 1) * (bottom - top)).toFixed(1)
-      this.paths[n].setAttribute('d', this.path(l, data, y, bottom) || 'M0 0')
+      this.paths[n].setAttribute('d', this.pathData(l, data, y, bottom) || 'M0 0')
       if (l.main) this.label(l, data, lo, hi, y)
     })
-    if (this.set.at != null) this.mark(!this.box.hidden)
+    if (this.group.at != null) this.drawCrosshair(!this.readout.hidden)
   }
 
   // path draws what is known: a hole in the series is a hole in the line.
-  path(l, data, y, bottom) {
-    const x = i => ((this.room - this.len + i) / (this.room - 1) * 1000).toFixed(1)
+  pathData(l, data, y, bottom) {
+    const x = i => ((this.capacity - this.len + i) / (this.capacity - 1) * 1000).toFixed(1)
     const known = data[l.y ?? l.lo]
     let d = ''
     for (let i = 0; i < this.len;) {
       if (known[i] == null) { i++; continue }
       let end = i
       while (end < this.len && known[end] != null) end++
-      d += l.lo ? band(data[l.lo], data[l.hi], i, end, x, y) : run(l, known, i, end, x, y, bottom)
+      d += l.lo ? band(data[l.lo], data[l.hi], i, end, x, y) : line(l, known, i, end, x, y, bottom)
       i = end
     }
     return d
@@ -108,27 +108,27 @@ export class Plot {
     const series = data[l.y], v = series.at(-1), known = series.filter(v => v != null)
     this.dot.hidden = v == null
     if (v != null) this.dot.style.top = y(v) / 60 * 100 + '%'
-    text(this.hi, l.fmt(hi))
-    text(this.lo, l.lo2 ? l.lo2(data) : l.fmt(lo))
-    if (l.mid) text(this.mid, l.mid(data))
+    text(this.hi, l.format(hi))
+    text(this.lo, l.lowLabel ? l.lowLabel(data) : l.format(lo))
+    if (l.midLabel) text(this.mid, l.midLabel(data))
     this.el.setAttribute('aria-label', `${this.name}, ${this.time}: ` + (known.length
-      ? `now ${l.fmt(v)}, lowest ${l.fmt(Math.min(...known))}, highest ${l.fmt(Math.max(...known))}` : 'not reported'))
-    if (this.set.at == null) this.el.setAttribute('aria-valuetext', v == null ? 'not reported' : `now ${l.fmt(v)}`)
+      ? `now ${l.format(v)}, lowest ${l.format(Math.min(...known))}, highest ${l.format(Math.max(...known))}` : 'not reported'))
+    if (this.group.at == null) this.el.setAttribute('aria-valuetext', v == null ? 'not reported' : `now ${l.format(v)}`)
   }
 }
 
 // band goes forth along the top and back along the bottom.
 function band(lo, hi, from, end, x, y) {
-  let there = '', back = ''
+  let forward = '', back = ''
   for (let i = from; i < end; i++) {
-    there += `${i === from ? 'M' : 'L'}${x(i)} ${y(hi[i])}`
+    forward += `${i === from ? 'M' : 'L'}${x(i)} ${y(hi[i])}`
     back = `L${x(i)} ${y(lo[i])}` + back
   }
-  return there + back + 'Z'
+  return forward + back + 'Z'
 }
 
-function run(l, values, from, end, x, y, bottom) {
-  const filled = l.cls.startsWith('area') || l.cls.startsWith('fill')
+function line(l, values, from, end, x, y, bottom) {
+  const filled = l.className.startsWith('area') || l.className.startsWith('fill')
   let d = filled ? `M${x(from)} ${bottom}V${y(values[from])}` : `M${x(from)} ${y(values[from])}`
   for (let i = from + 1; i < end; i++) d += l.steps ? `H${x(i)}V${y(values[i])}` : `L${x(i)} ${y(values[i])}`
   if (end === from + 1) d += 'h1' // a single sample would not be seen
@@ -136,11 +136,11 @@ function run(l, values, from, end, x, y, bottom) {
 }
 
 // round is the next number at which an axis may end.
-export function round(m) {
+export function axisMax(m) {
   if (m <= 1) return 1
   const e = 10 ** Math.floor(Math.log10(m))
   return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find(k => m <= k * e) * e
 }
 
-export const unit = () => [0, 1]
-export const upTo = key => data => [0, round(Math.max(0, ...data[key]))]
+export const fractionDomain = () => [0, 1]
+export const domainUpTo = key => data => [0, axisMax(Math.max(0, ...data[key]))]

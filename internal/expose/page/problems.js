@@ -1,51 +1,51 @@
 // What is wrong, in the server's words.
-import {$, phone, say, selects, text} from './dom.js'
-import {now} from './state.js'
-import {clock, many, num, span} from './format.js'
-import {count, idOf, rank} from './workers.js'
+import {$, phone, announce, hasSelection, text} from './dom.js'
+import {current} from './state.js'
+import {clock, plural, num, duration} from './format.js'
+import {countWorkers, displayID, rankSuffix} from './workers.js'
 
-const KINDS = {bad: 'serious', warn: 'to fix', info: 'to know'}
+const SEVERITIES = {bad: 'serious', warn: 'to fix', info: 'to know'}
 const CARD = '<details><summary><svg aria-hidden="true"><use/></svg><h3></h3></summary><p></p><p><b>Check:</b> <span></span></p></details><button class="link"></button>'
 
-let known = new Map(), all = false
+let knownTitles = new Map(), showAll = false
 
-export function problems() {
-  const list = now.snap.problems // the worst first
-  announce(list)
-  $('fine').hidden = list.length > 0
+export function drawProblems() {
+  const list = current.snapshot.problems // the worst first
+  announceChanges(list)
+  $('no-problems').hidden = list.length > 0
   $('problems').hidden = !list.length
-  if (!list.length) text($('finetext'), fine())
-  text($('wrongnote'), Object.entries(KINDS).map(([severity, words]) => [list.filter(p => p.severity === severity).length, words])
+  if (!list.length) text($('no-problems-text'), noProblemsText())
+  text($('problems-note'), Object.entries(SEVERITIES).map(([severity, words]) => [list.filter(p => p.severity === severity).length, words])
     .filter(([n]) => n).map(([n, words]) => `${n} ${words}`).join(' · '))
-  const shown = all ? list : list.slice(0, phone.matches ? 4 : 8), few = list.length <= 3
-  cards($('serious'), shown.filter(p => p.severity === 'bad'), few)
-  cards($('lesser'), shown.filter(p => p.severity !== 'bad'), few)
+  const shown = showAll ? list : list.slice(0, phone.matches ? 4 : 8), openAll = list.length <= 3
+  drawCards($('serious'), shown.filter(p => p.severity === 'bad'), openAll)
+  drawCards($('lesser'), shown.filter(p => p.severity !== 'bad'), openAll)
   $('more').hidden = list.length === shown.length
   text($('more'), `${list.length - shown.length} more`)
 }
 
-function announce(list) {
-  const current = new Map(list.map(p => [p.id, p.title]))
-  const came = list.filter(p => !known.has(p.id)).map(p => p.title)
-  const went = [...known].filter(([id]) => !current.has(id)).map(([, title]) => title)
-  if (came.length) say(`${many(came.length, 'new problem')}: ${came.join('. ')}`)
-  else if (went.length) say(`Solved: ${went.join('. ')}`)
-  known = current
+function announceChanges(list) {
+  const titles = new Map(list.map(p => [p.id, p.title]))
+  const added = list.filter(p => !knownTitles.has(p.id)).map(p => p.title)
+  const removed = [...knownTitles].filter(([id]) => !titles.has(id)).map(([, title]) => title)
+  if (added.length) announce(`${plural(added.length, 'new problem')}: ${added.join('. ')}`)
+  else if (removed.length) announce(`Solved: ${removed.join('. ')}`)
+  knownTitles = titles
 }
 
 // fine is what can be said where nothing is wrong: no more than is so.
-function fine() {
-  if (!now.online) return `Not known: the page has had no data since ${clock(now.snap.now)}.`
-  const {fleet: f, workers} = now.snap, {answering, silent, unregistered, malformed} = f.states
+function noProblemsText() {
+  if (!current.fresh) return `Not known: the page has had no data since ${clock(current.snapshot.now)}.`
+  const {fleet: f, workers} = current.snapshot, {answering, silent, unregistered, malformed} = f.states
   const answer = answering + unregistered, total = answer + silent + malformed // static workers are in no registry
   const age = workers.reduce((oldest, w) => Math.max(oldest, w.age ?? 0), 0)
-  const who = answer === total ? `All ${many(total, 'worker')} answer` : `${num(answer)} of ${many(total, 'worker')} answer`
-  return (now.old ? `As of ${clock(now.snap.now)}: nothing. ` : 'Nothing. ') + `${total === 1 && answer ? 'The worker answers' : who}, the oldest load is ${span(age)} old` + (f.gaps || f.drops ? '.' : ', and no event is missing.')
+  const who = answer === total ? `All ${plural(total, 'worker')} answer` : `${num(answer)} of ${plural(total, 'worker')} answer`
+  return (current.outdated ? `As of ${clock(current.snapshot.now)}: nothing. ` : 'Nothing. ') + `${total === 1 && answer ? 'The worker answers' : who}, the oldest load is ${duration(age)} old` + (f.gaps || f.drops ? '.' : ', and no event is missing.')
 }
 
-function cards(ul, list, few) {
+function drawCards(ul, list, openAll) {
   while (ul.children.length > list.length) ul.lastChild.remove()
-  list.forEach((p, i) => card(ul.children[i] ?? ul.appendChild(newCard()), p, few))
+  list.forEach((p, i) => drawCard(ul.children[i] ?? ul.appendChild(newCard()), p, openAll))
 }
 
 function newCard() {
@@ -54,11 +54,11 @@ function newCard() {
   return li
 }
 
-function card(li, p, few) {
+function drawCard(li, p, openAll) {
   const [box, button] = li.children, [summary, detail, check] = box.children, [svg, title] = summary.children
   if (li._id !== p.id) {
     li._id = p.id
-    box.open = p.severity === 'bad' || few // the others wait for a click
+    box.open = p.severity === 'bad' || openAll // the others wait for a click
   }
   if (li._severity !== p.severity) {
     li._severity = p.severity
@@ -66,10 +66,10 @@ function card(li, p, few) {
     svg.firstChild.setAttribute('href', '#g-' + p.severity)
   }
   text(title, p.title)
-  details(detail, p.detail + (p.since ? ` Since ${clock(p.since).slice(0, 5)}.` : ''), p)
+  drawDetail(detail, p.detail + (p.since ? ` Since ${clock(p.since).slice(0, 5)}.` : ''), p)
   check.hidden = !p.check
   text(check.lastChild, p.check ?? '')
-  const n = new Set(p.workers).size, of = count([...new Set(p.workers)].map(key => now.byKey.get(key)).filter(Boolean))
+  const n = new Set(p.workers).size, of = countWorkers([...new Set(p.workers)].map(key => current.byKey.get(key)).filter(Boolean))
   button.hidden = !n
   const label = n === 1 ? 'Open it' : n > of && of === 1 ? `Show its ${num(n)} ranks` : `Show ${num(of || n)}`
   text(button, label)
@@ -80,9 +80,9 @@ function card(li, p, few) {
 
 // details writes a sentence with a link on each worker that it names. The links stay while
 // the words between them change: one of them may have the focus.
-function details(el, s, p) {
-  const keys = named(s, p.workers), names = [...keys.keys()].sort((a, b) => b.length - a.length)
-  const parts = names.length ? s.split(new RegExp(`(?<!\\w)(${names.map(literal).join('|')})(?!\\w)`)) : [s]
+function drawDetail(el, s, p) {
+  const keys = workersNamedIn(s, p.workers), names = [...keys.keys()].sort((a, b) => b.length - a.length)
+  const parts = names.length ? s.split(new RegExp(`(?<!\\w)(${names.map(escapeRegExp).join('|')})(?!\\w)`)) : [s]
   const links = JSON.stringify(parts.filter((_, i) => i % 2).map(name => [name, keys.get(name)]))
   if (el._links !== links) {
     el._links = links
@@ -94,16 +94,16 @@ function details(el, s, p) {
 
 // named are the workers among these that a sentence names, by their names there. What is
 // as short as a number might be one.
-function named(s, workers) {
+function workersNamedIn(s, workers) {
   const keys = new Map()
   for (const key of workers) {
-    const w = now.byKey.get(key), name = w ? idOf(w) + rank(w) : ''
+    const w = current.byKey.get(key), name = w ? displayID(w) + rankSuffix(w) : ''
     if (name.length > 5 && s.includes(name)) keys.set(name, key)
   }
   return keys
 }
 
-const literal = s => s.replace(/[.*+?^${}()|[\]\\/-]/g, '\\$&')
+const escapeRegExp = s => s.replace(/[.*+?^${}()|[\]\\/-]/g, '\\$&')
 
 // link has no address: text that begins within one that has cannot be selected.
 function link(name, key) {
@@ -114,13 +114,13 @@ function link(name, key) {
 
 // onShow calls open with the key of the worker that is clicked, and f with the problem
 // whose button is.
-export function onShow(open, f) {
+export function onProblemClick(open, f) {
   $('problems').onclick = e => {
     const a = e.target.closest('a')
-    if (a && !selects(a)) open(a.dataset.open)
+    if (a && !hasSelection(a)) open(a.dataset.open)
     if (e.target === $('more')) {
-      all = true
-      problems()
+      showAll = true
+      drawProblems()
     }
     const p = e.target.closest('button')?._problem
     if (p) f(p)

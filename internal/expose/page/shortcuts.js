@@ -1,10 +1,10 @@
 // Keys and buttons of the whole page.
 import {$, glyph} from './dom.js'
 import {view} from './view.js'
-import {close, step} from './workerpanel.js'
+import {closeWorker, openNeighbour} from './workerpanel.js'
 
 const dialog = $('keys')
-let single = stored('keys') !== 'off'
+let singleKeys = loadSetting('keys') !== 'off'
 
 const KEYS = [
   ['/', 'find a worker'], ['p', 'pause and go on'], ['t', 'light or dark'], ['j k', 'next and previous worker, when one is open'],
@@ -18,49 +18,49 @@ const MEANINGS = [
   ['–', 'not reported; never a zero'],
 ]
 
-function help() {
-  const terms = list => '<dl>' + list.map(([k, v]) => `<dt>${k}</dt><dd>${v}</dd>`).join('') + '</dl>'
+function openHelp() {
+  const definitionList = list => '<dl>' + list.map(([k, v]) => `<dt>${k}</dt><dd>${v}</dd>`).join('') + '</dl>'
   const keycaps = KEYS.map(([k, v]) => [k.split(' ').map(k => `<kbd>${k}</kbd>`).join(' '), v])
-  dialog.innerHTML = `<h2 id="k-title">Keys and meanings</h2>${terms(keycaps)}
-    <label><input type="checkbox" id="single"${single ? ' checked' : ''}> single-letter keys</label>${terms(MEANINGS)}<button class="btn" id="k-close">Close</button>`
+  dialog.innerHTML = `<h2 id="k-title">Keys and meanings</h2>${definitionList(keycaps)}
+    <label><input type="checkbox" id="single-keys"${singleKeys ? ' checked' : ''}> single-letter keys</label>${definitionList(MEANINGS)}<button class="btn" id="k-close">Close</button>`
   $('k-close').onclick = () => dialog.close()
-  $('single').onchange = e => {
-    single = e.target.checked
-    store('keys', single ? 'on' : 'off')
+  $('single-keys').onchange = e => {
+    singleKeys = e.target.checked
+    saveSetting('keys', singleKeys ? 'on' : 'off')
   }
   dialog.showModal()
 }
 
 // globalKeys listens to the keys, and to the buttons that do the same.
-export function globalKeys({pause, theme}) {
+export function installShortcuts({pause, theme}) {
   $('pause').onclick = pause
   $('theme').onclick = theme
-  $('help').onclick = help
-  const does = {'/': () => $('f-q').focus(), p: pause, t: theme, '?': help, j: () => step(1), k: () => step(-1)}
+  $('help').onclick = openHelp
+  const actions = {'/': () => $('f-q').focus(), p: pause, t: theme, '?': openHelp, j: () => openNeighbour(1), k: () => openNeighbour(-1)}
   addEventListener('keydown', e => {
     if (dialog.open) {
-      if (single && e.key === '?') dialog.close()
+      if (singleKeys && e.key === '?') dialog.close()
       return
     }
-    if (e.key === 'Escape' && view.w) return close()
-    if (!single || e.ctrlKey || e.metaKey || e.altKey || typesInto(e.target) || !does[e.key]) return
+    if (e.key === 'Escape' && view.w) return closeWorker()
+    if (!singleKeys || e.ctrlKey || e.metaKey || e.altKey || isTextField(e.target) || !actions[e.key]) return
     e.preventDefault()
-    does[e.key]()
+    actions[e.key]()
   })
 }
 
 // Until the browser draws again, what had the focus in a dialog that has been closed still has it.
-function typesInto(element) {
+function isTextField(element) {
   return !dialog.contains(element) && element.closest?.('input, select, textarea')
 }
 
 // Storage may be switched off, and then nothing is kept.
-export function stored(key) {
+export function loadSetting(key) {
   try {
     return localStorage[key]
   } catch { /* switched off */ }
 }
-export function store(key, value) {
+export function saveSetting(key, value) {
   try {
     localStorage[key] = value
   } catch { /* switched off */ }

@@ -1,10 +1,10 @@
 // The table: one page of rows, made once and written over.
-import {$, copy, phone, selects, short, text} from './dom.js'
-import {changed, onChange} from './filter.js'
-import {now} from './state.js'
+import {$, copy, phone, hasSelection, textWithTitle, text} from './dom.js'
+import {viewChanged, onChange} from './filter.js'
+import {current} from './state.js'
 import {view} from './view.js'
-import {DASH, many, num, pair, pct} from './format.js'
-import {endpointOf, hexOf, reported, sorted, use} from './workers.js'
+import {DASH, plural, num, ofTotal, pct} from './format.js'
+import {endpointName, hexID, lastReport, sorted, kvUse} from './workers.js'
 
 const COLUMNS = [
   ['state', 'State', ''], ['id', 'Worker<span class="long">, decimal and hex</span>', ''], ['endpoint', 'Component / endpoint', 'c-ep'],
@@ -13,35 +13,35 @@ const COLUMNS = [
 ]
 const ASCENDING = ['id', 'endpoint', 'source'] // from small to large at the first click
 
-const ROW = `<td><span class="st"><svg class="glyph" role="img"><use/></svg><span aria-hidden="true"></span></span></td>
+const ROW = `<td><span class="state"><svg class="glyph" role="img"><use/></svg><span aria-hidden="true"></span></span></td>
 <td><span class="ids"><span class="dec"></span><span class="hex"></span><span class="dim"><span class="long">rank </span><span></span></span></span></td>
 <td class="c-ep"></td><td class="c-src dim"></td>
 <td class="c-kv"><div class="kv"><span class="track" aria-hidden="true"><i></i><b></b></span><span></span><span></span></div></td>
 <td class="r c-slots"></td><td class="r"></td><td class="r c-hit"></td><td class="r c-hit2"></td><td class="r c-age"></td>`
 
-$('cols').innerHTML = COLUMNS.map(([k, label, cls]) => `<th scope="col" class="${cls}" data-k="${k}"><button>${label}</button></th>`).join('')
+$('cols').innerHTML = COLUMNS.map(([k, label, className]) => `<th scope="col" class="${className}" data-k="${k}"><button>${label}</button></th>`).join('')
 const body = $('rows')
-let keys = [], held = false
+let keys = [], orderHeld = false
 
 // While a pointer rests on the rows or the focus is in them, the order holds still:
 // nobody clicks a row that has moved.
-onChange(() => { held = false })
+onChange(() => { orderHeld = false })
 
-export function table() {
-  heads()
-  const keep = held && keys.length > 0 && now.ordered.length === now.shown.length && now.ordered.every(w => now.byKey.has(w.key))
-  text($('held'), keep ? 'order held while you are in the table' : '')
-  now.ordered = keep ? now.ordered.map(w => now.byKey.get(w.key)) : sorted(now.shown, view.sort, view.dir)
-  const {list, from} = turn()
+export function drawTable() {
+  drawHeaders()
+  const keep = orderHeld && keys.length > 0 && current.ordered.length === current.shown.length && current.ordered.every(w => current.byKey.has(w.key))
+  text($('order-note'), keep ? 'order held while you are in the table' : '')
+  current.ordered = keep ? current.ordered.map(w => current.byKey.get(w.key)) : sorted(current.shown, view.sort, view.dir)
+  const {list, from} = currentPage()
   while (body.children.length > list.length) body.lastChild.remove()
   while (body.children.length < list.length) body.append(newRow())
   keys = list.map(w => w.key)
-  const means = new Map(now.snap.endpoints.map(e => [endpointOf(e), e.loadMean]))
-  list.forEach((w, i) => write(body.children[i], w, from + i, means.get(endpointOf(w))))
+  const means = new Map(current.snapshot.endpoints.map(e => [endpointName(e), e.loadMean]))
+  list.forEach((w, i) => writeRow(body.children[i], w, from + i, means.get(endpointName(w))))
   if (list.length && ![...body.children].some(tr => tr.tabIndex === 0)) body.firstChild.tabIndex = 0
 }
 
-function heads() {
+function drawHeaders() {
   for (const th of $('cols').children) {
     const order = th.dataset.k !== view.sort ? '' : view.dir === 'asc' ? 'ascending' : 'descending'
     if (th._order === order) continue
@@ -52,12 +52,12 @@ function heads() {
 }
 
 // turn is the page of the table that is looked at.
-function turn() {
-  const n = now.ordered.length, size = phone.matches ? 25 : 50, pages = Math.max(1, Math.ceil(n / size))
-  const at = Math.min(pages - 1, +view.page), from = at * size, list = now.ordered.slice(from, from + size)
-  text($('range'), n > size ? `${num(from + 1)} to ${num(from + list.length)} of ${num(n)}` : many(n, 'row'))
-  $('prev').disabled = at === 0
-  $('next').disabled = at === pages - 1
+function currentPage() {
+  const n = current.ordered.length, size = phone.matches ? 25 : 50, pages = Math.max(1, Math.ceil(n / size))
+  const page = Math.min(pages - 1, +view.page), from = page * size, list = current.ordered.slice(from, from + size)
+  text($('range'), n > size ? `${num(from + 1)} to ${num(from + list.length)} of ${num(n)}` : plural(n, 'row'))
+  $('prev').disabled = page === 0
+  $('next').disabled = page === pages - 1
   $('prev').hidden = $('next').hidden = pages === 1
   if ($('t')._rows !== n) $('t').setAttribute('aria-rowcount', ($('t')._rows = n) + 1)
   return {list, from}
@@ -68,97 +68,97 @@ function newRow() {
   tr.tabIndex = -1
   tr.innerHTML = ROW
   const [state, ids, endpoint, source, kv, slots, waiting, hit, hit2, age] = tr.children
-  const [, percent, blocks] = kv.firstChild.children, ofRank = ids.querySelector('.dim')
-  tr._ = {
+  const [, percent, blocks] = kv.firstChild.children, rankBox = ids.querySelector('.dim')
+  tr._parts = {
     svg: state.querySelector('svg'), use: state.querySelector('use'), word: state.querySelector('span span'),
-    dec: ids.querySelector('.dec'), hex: ids.querySelector('.hex'), ofRank, rank: ofRank.lastChild,
+    dec: ids.querySelector('.dec'), hex: ids.querySelector('.hex'), rankBox, rank: rankBox.lastChild,
     endpoint, source, bar: kv.querySelector('i'), tick: kv.querySelector('b'), percent, blocks, slots, waiting, hit, hit2, age,
   }
   return tr
 }
 
-function write(tr, w, place, mean) {
-  const _ = tr._, u = use(w)
-  if (tr._key !== w.key || tr._state !== w.state || tr._source !== w.source) name(tr, w)
-  if (tr._place !== place) tr.setAttribute('aria-rowindex', (tr._place = place) + 2)
-  const on = w.key === view.w
-  if (tr._on !== on) tr.classList.toggle('on', tr._on = on)
-  const long = u == null ? 0 : Math.round(Math.min(1, u) * 1000) / 1000
-  if (_.bar._long !== long) _.bar.style.transform = `scaleX(${_.bar._long = long})`
-  const at = u == null || mean == null ? -1 : Math.round(mean * 100) // the tick: the mean of its endpoint
-  if (_.tick._at !== at) {
-    _.tick._at = at
-    _.tick.hidden = at < 0
-    _.tick.style.left = at + '%'
+function writeRow(tr, w, index, mean) {
+  const parts = tr._parts, u = kvUse(w)
+  if (tr._key !== w.key || tr._state !== w.state || tr._source !== w.source) writeNames(tr, w)
+  if (tr._index !== index) tr.setAttribute('aria-rowindex', (tr._index = index) + 2)
+  const selected = w.key === view.w
+  if (tr._selected !== selected) tr.classList.toggle('selected', tr._selected = selected)
+  const barLength = u == null ? 0 : Math.round(Math.min(1, u) * 1000) / 1000
+  if (parts.bar._length !== barLength) parts.bar.style.transform = `scaleX(${parts.bar._length = barLength})`
+  const tickAt = u == null || mean == null ? -1 : Math.round(mean * 100) // the tick: the mean of its endpoint
+  if (parts.tick._at !== tickAt) {
+    parts.tick._at = tickAt
+    parts.tick.hidden = tickAt < 0
+    parts.tick.style.left = tickAt + '%'
   }
-  text(_.percent, pct(u))
-  text(_.blocks, w.kvActive == null ? '' : pair(w.kvActive, w.kvTotal))
-  text(_.slots, pair(w.slotsActive, w.slotsTotal))
-  text(_.waiting, num(w.waiting))
-  if (_.waiting._zero !== !w.waiting) _.waiting.classList.toggle('zero', _.waiting._zero = !w.waiting)
-  text(_.hit, pct(w.hitRate, 1))
-  text(_.hit2, pct(w.hitRateTotal, 1))
-  text(_.age, reported(w))
+  text(parts.percent, pct(u))
+  text(parts.blocks, w.kvActive == null ? '' : ofTotal(w.kvActive, w.kvTotal))
+  text(parts.slots, ofTotal(w.slotsActive, w.slotsTotal))
+  text(parts.waiting, num(w.waiting))
+  if (parts.waiting._zero !== !w.waiting) parts.waiting.classList.toggle('zero', parts.waiting._zero = !w.waiting)
+  text(parts.hit, pct(w.hitRate, 1))
+  text(parts.hit2, pct(w.hitRateTotal, 1))
+  text(parts.age, lastReport(w))
 }
 
 // name writes what a row seldom changes.
-function name(tr, w) {
-  const _ = tr._
+function writeNames(tr, w) {
+  const parts = tr._parts
   tr._key = w.key
   tr._state = tr.dataset.s = w.state
   tr._source = w.source
-  _.use.setAttribute('href', '#g-' + w.state)
-  _.svg.setAttribute('class', 'glyph ' + w.state)
-  _.svg.setAttribute('aria-label', w.state)
-  text(_.word, w.state)
-  const hex = hexOf(w)
-  short(_.dec, w.id)
-  short(_.hex, hex)
-  _.dec.classList.toggle('twin', !!hex)
-  _.hex.hidden = !hex
-  _.ofRank.hidden = w.dp == null
-  text(_.rank, w.dp ?? '')
-  text(_.endpoint, endpointOf(w))
-  text(_.source, w.source ?? DASH)
+  parts.use.setAttribute('href', '#g-' + w.state)
+  parts.svg.setAttribute('class', 'glyph ' + w.state)
+  parts.svg.setAttribute('aria-label', w.state)
+  text(parts.word, w.state)
+  const hex = hexID(w)
+  textWithTitle(parts.dec, w.id)
+  textWithTitle(parts.hex, hex)
+  parts.dec.classList.toggle('has-hex', !!hex)
+  parts.hex.hidden = !hex
+  parts.rankBox.hidden = w.dp == null
+  text(parts.rank, w.dp ?? '')
+  text(parts.endpoint, endpointName(w))
+  text(parts.source, w.source ?? DASH)
 }
 
 function copyId(w, hex) {
-  if (hex && hexOf(w)) copy(w.hex, 'hexadecimal id')
+  if (hex && hexID(w)) copy(w.hex, 'hexadecimal id')
   else copy(w.id, 'decimal id')
 }
 
 // tableKeys calls open with the key of a worker whose row is clicked or entered.
-export function tableKeys(open) {
+export function installTableInput(open) {
   $('cols').onclick = e => {
     const k = e.target.closest('th')?.dataset.k
     if (!k) return
     view.dir = view.sort !== k ? ASCENDING.includes(k) ? 'asc' : 'desc' : view.dir === 'asc' ? 'desc' : 'asc'
     view.sort = k
     view.page = '0'
-    changed()
+    viewChanged()
   }
-  const leaf = by => () => {
+  const turnPage = by => () => {
     view.page = String(Math.max(0, +view.page + by))
-    changed()
+    viewChanged()
   }
-  $('prev').onclick = leaf(-1)
-  $('next').onclick = leaf(1)
-  body.onpointerenter = () => { held = true }
-  body.onpointerleave = () => { held = body.contains(document.activeElement) }
-  body.addEventListener('focusin', e => enter(e.target.closest('tr')))
+  $('prev').onclick = turnPage(-1)
+  $('next').onclick = turnPage(1)
+  body.onpointerenter = () => { orderHeld = true }
+  body.onpointerleave = () => { orderHeld = body.contains(document.activeElement) }
+  body.addEventListener('focusin', e => setTabStop(e.target.closest('tr')))
   body.addEventListener('focusout', e => {
-    if (!body.contains(e.relatedTarget)) held = body.matches(':hover')
+    if (!body.contains(e.relatedTarget)) orderHeld = body.matches(':hover')
   })
   body.onclick = e => {
-    const tr = e.target.closest('tr'), w = now.byKey.get(tr?._key)
-    if (w && !selects(tr)) open(w.key)
+    const tr = e.target.closest('tr'), w = current.byKey.get(tr?._key)
+    if (w && !hasSelection(tr)) open(w.key)
   }
   body.onkeydown = e => rowKey(e, open)
 }
 
 // enter makes a row the table's stop for the tabulator.
-function enter(tr) {
-  held = true
+function setTabStop(tr) {
+  orderHeld = true
   for (const other of body.children) {
     const tab = other === tr ? 0 : -1
     if (other.tabIndex !== tab) other.tabIndex = tab
@@ -166,7 +166,7 @@ function enter(tr) {
 }
 
 function rowKey(e, open) {
-  const tr = e.target.closest('tr'), w = now.byKey.get(tr?._key)
+  const tr = e.target.closest('tr'), w = current.byKey.get(tr?._key)
   if (!w || e.ctrlKey || e.metaKey || e.altKey) return
   const to = {ArrowDown: tr.nextSibling, ArrowUp: tr.previousSibling, Home: body.firstChild, End: body.lastChild}[e.key]
   if (to) {

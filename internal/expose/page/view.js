@@ -1,12 +1,12 @@
 // What the person chose. All of it is in the address, so that a view can be sent to
 // somebody else.
-const FRESH = {
+const DEFAULTS = {
   q: '', namespace: '', component: '', endpoint: '', state: '', source: '', problem: '',
   by: 'kv', order: 'id', group: 'endpoint', sort: 'state', dir: 'desc', page: '0', w: '',
 }
 
 // Whatever else an address may say is what nobody has chosen.
-const ALLOWED = {
+const VALID = {
   by: /^(kv|slots|hit)$/,
   order: /^(id|kv|waiting|hit|age|state)$/,
   group: /^(endpoint|component|state|source|model|none)$/,
@@ -18,49 +18,49 @@ const ALLOWED = {
 export const FILTERS = ['namespace', 'component', 'endpoint', 'state', 'source']
 
 export const view = {}
-read()
+readView()
 
-export function read() {
-  const said = new URLSearchParams(location.hash.slice(1))
-  for (const k in FRESH) {
-    const v = said.get(k)
-    view[k] = v && (!ALLOWED[k] || ALLOWED[k].test(v)) ? v : FRESH[k]
+export function readView() {
+  const params = new URLSearchParams(location.hash.slice(1))
+  for (const k in DEFAULTS) {
+    const v = params.get(k)
+    view[k] = v && (!VALID[k] || VALID[k].test(v)) ? v : DEFAULTS[k]
   }
 }
 
-function address() {
-  const said = new URLSearchParams(Object.entries(view).filter(([k, v]) => v !== FRESH[k]))
-  return location.pathname + location.search + (said.size ? '#' + said : '')
+function viewURL() {
+  const params = new URLSearchParams(Object.entries(view).filter(([k, v]) => v !== DEFAULTS[k]))
+  return location.pathname + location.search + (params.size ? '#' + params : '')
 }
 
-export function remember() {
-  if (!leaving) history.replaceState(history.state, '', address())
+export function saveView() {
+  if (!goingBack) history.replaceState(history.state, '', viewURL())
 }
 
 // An open worker is one step in the browser's history, whichever one after the other it
 // is: Back closes it, and Forward opens it again.
-let leaving = false // on the way back, and not there yet
+let goingBack = false // on the way back, and not there yet
 
-export function enter(key) {
-  const another = view.w || leaving
+export function openInView(key) {
+  const isOpen = view.w || goingBack
   view.w = key
-  if (another) remember()
-  else history.pushState({worker: true}, '', address())
+  if (isOpen) saveView()
+  else history.pushState({worker: true}, '', viewURL())
 }
 
-export function leave() {
+export function closeInView() {
   view.w = ''
-  if (leaving || !history.state?.worker) return remember()
-  leaving = true
+  if (goingBack || !history.state?.worker) return saveView()
+  goingBack = true
   history.back()
 }
 
 addEventListener('popstate', () => {
-  if (!leaving) return
-  leaving = false
-  remember() // what was chosen while the worker was open
+  if (!goingBack) return
+  goingBack = false
+  saveView() // what was chosen while the worker was open
 })
 
-export function reset() {
-  for (const k of [...FILTERS, 'q', 'problem', 'page']) view[k] = FRESH[k]
+export function resetFilters() {
+  for (const k of [...FILTERS, 'q', 'problem', 'page']) view[k] = DEFAULTS[k]
 }
