@@ -154,7 +154,7 @@ func TestWebPageFetchesAnomaliesWithEachSnapshot(t *testing.T) {
 	b.waitForSnapshots(7)              // longer than one step of the history
 	odd.setLoad(40, 0)
 	b.waitForText("#w-v0", "40 %")
-	b.waitForText("#w-anomalies-title", "Nothing is odd about it")
+	b.waitForText("#w-anomalies-title", "No anomalies")
 	var missed int
 	must(t, b.eval("missed", &missed))
 	if missed > 0 {

@@ -22,7 +22,7 @@ func (b *tab) waitForPanel(state string, old bool) {
 	b.waitForText("#w-v0", "was 4,000 / 10,000 · 40 %")
 	b.waitForText("#w-hit2", "was ")
 	b.waitFor("getComputedStyle(document.querySelector('#worker')).filter === 'grayscale(1)'")
-	b.waitForText("#w-anomalies-title", "was odd about it")
+	b.waitForText("#w-anomalies-title", "at that time")
 	b.waitFor("parseFloat(document.querySelector('#w-age').innerText) >= 3") // s: while it answers, it is polled ten times a second
 }
 

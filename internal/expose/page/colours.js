@@ -1,13 +1,14 @@
-// The colours of the canvas, which follow the tokens of the style.
+// The colours of the heat map's canvas. They follow the custom properties of page.css.
 import {STATES} from './state.js'
 
-// KV use from 0 to 100 %: more is further from the background.
+// The colours of 0 to 100 %: the higher the value, the further from the background.
 const RAMP = {
   light: ['#e6edf0', '#cadfe6', '#a0c8d7', '#6ca8c4', '#3d84ad', '#266094', '#1f3b71', '#221a4c'],
   dark: ['#1c2833', '#1d3c54', '#1d5a73', '#2a7d84', '#55a47c', '#9cc468', '#d6d653', '#fbe96a'],
 }
 
-// fill has a colour for each percent, on what can be read upon it.
+// palette holds the style's colours by name; fill has a colour for each percent, and
+// onFill the colour of text on it.
 export const palette = {fill: [], onFill: []}
 
 export const percent = v => Math.max(0, Math.min(100, Math.round(v * 100)))
@@ -19,7 +20,7 @@ function luminance(colour) {
   return .2126 * r + .7152 * g + .0722 * b
 }
 
-// mix takes the colours anew from the style.
+// loadPalette reads the colours from the style, which the theme changes.
 export function loadPalette() {
   const root = document.documentElement, style = getComputedStyle(root)
   for (const name of ['sans', 'ink', 'ink-3', 'panel', 'sunk', 'accent', ...STATES]) palette[name] = style.getPropertyValue('--' + name).trim()
@@ -28,7 +29,7 @@ export function loadPalette() {
     const x = i / 100 * (stops.length - 1), k = Math.min(stops.length - 2, Math.floor(x))
     const colour = stops[k].map((a, j) => Math.round(a + (stops[k + 1][j] - a) * (x - k)))
     palette.fill[i] = `rgb(${colour})`
-    palette.onFill[i] = luminance(colour) > .179 ? '#000000' : '#ffffff' // whichever has the greater contrast: never under 4.5
+    palette.onFill[i] = luminance(colour) > .179 ? '#000000' : '#ffffff' // the one with the greater contrast, which is never less than 4.5
   }
   palette.hatch = hatch(palette.silent)
 }

@@ -1,12 +1,12 @@
-// How the page is written to. Names and ids come from the network: html() is only ever
-// given what has gone through esc().
+// Functions that write to the page. Names and ids come from the network, so everything
+// that is put into html() must go through esc() first.
 export const $ = id => document.getElementById(id)
 
-// Writes only what changed: most of a thousand workers' text is the same a second later.
+// text writes only if the text has changed: most text of a thousand workers is the same a second later.
 export function text(el, s) {
   if (el._written !== s) el.textContent = el._written = s
 }
-// short writes what may be cut off: a pointer that rests upon it is told the whole.
+// textWithTitle writes text that the style may cut off. The title shows all of it.
 export function textWithTitle(el, s) {
   if (el._written !== s) el.title = s
   text(el, s)
@@ -20,8 +20,8 @@ export const esc = s => String(s).replace(/[&<>"']/g, c => ENTITIES[c])
 
 export const glyph = state => `<svg class="glyph ${esc(state)}" aria-hidden="true"><use href="#g-${esc(state)}"/></svg>`
 
-// Everything said to a screen reader goes through one polite region: what has changed, at
-// once and together, but of one kind only the latest.
+// announce tells a screen reader what has changed, through one polite live region.
+// Announcements that come at the same time are joined; of one kind, only the latest counts.
 const announcements = new Map()
 let announceTimer
 export function announce(s, kind = s) {
@@ -44,8 +44,8 @@ function toast(s) {
   toastTimer = setTimeout(() => { $('toast').hidden = true }, 1600)
 }
 
-// copy puts text on the clipboard, which browsers give to pages over TLS and on
-// localhost only: elsewhere the text is shown, to be copied by hand.
+// copy puts text on the clipboard. Browsers allow that only over TLS and on localhost;
+// elsewhere the text is shown so that it can be selected.
 export async function copy(s, what) {
   try {
     await navigator.clipboard.writeText(s)
@@ -55,7 +55,7 @@ export async function copy(s, what) {
   }
 }
 
-// selects is whether a click was the end of a selection: who selects an id to copy it has opened nothing.
+// hasSelection reports whether a click in el ended a text selection. Such a click must not open a worker.
 export const hasSelection = el => !getSelection().isCollapsed && getSelection().containsNode(el, true)
 
 export const prefersReducedMotion = () => matchMedia('(prefers-reduced-motion: reduce)').matches

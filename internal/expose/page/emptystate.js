@@ -1,4 +1,4 @@
-// What the page says where there is no worker yet: what is looked for, and what there is.
+// What the page shows while there is no worker: what the program looks for, and what is registered.
 import {$, copy, esc, html} from './dom.js'
 import {current} from './state.js'
 import {plural} from './format.js'
@@ -12,26 +12,27 @@ export function drawEmptyState() {
   const target = emptyState.component && emptyState.endpoint ? `<b>${esc(joinName(emptyState))}</b>`
     : emptyState.component ? `every endpoint of <b>${esc(joinName(emptyState))}</b>` : `every endpoint in the namespace <b>${esc(emptyState.namespace)}</b>`
   const registry = registryOf(connected), missing = emptyState.missing ?? []
-  // Without the registry, or where there is none without NATS, no worker could be seen.
+  // Without its registry, or without NATS if there is no registry, the program cannot see any worker.
   const blind = missing.some(m => m.system === registry || !registry)
   html($('empty'), `<h2>${blind ? 'No connection: whether there are workers is not known' : 'No worker yet'}</h2>
     ${missing.length ? disconnected(missing) : ''}
-    <p>Looking for ${target}${blind ? '' : `, once ${interval === 1 ? 'a second' : `every ${interval} s`}`}. This page fills itself as soon as ${blind ? 'there is a connection and a worker answers' : 'one answers'}.</p>
+    <p>Looking for ${target}${blind ? '' : `, once ${interval === 1 ? 'a second' : `every ${interval} s`}`}. Workers appear here as soon as ${blind ? 'there is a connection and they answer' : 'they answer'}.</p>
     ${emptyState.why && !missing.length ? `<p>Not ready: ${esc(emptyState.why)}.</p>` : ''}
     ${emptyState.nearest ? suggestion(emptyState.nearest) : ''}
     <div class="two">
       <section><h2>What is registered</h2>${emptyState.sees.length ? htmlList(emptyState.sees, s => `<li><span>${plural(s.instances, 'instance')}</span><code>${esc(joinName(s))}</code></li>`) : `<p>${nothingRegistered(connected)}</p>`}</section>
-      <section><h2>What is asked and watched</h2>${htmlList([...emptyState.asks.map(a => ['NATS', a]), ...emptyState.watches.map(a => [registry, a])], ([where, a]) => `<li><span>${where}</span><code>${esc(a)}</code></li>`)}</section>
+      <section><h2>What is polled and watched</h2>${htmlList([...emptyState.asks.map(a => ['NATS', a]), ...emptyState.watches.map(a => [registry, a])], ([where, a]) => `<li><span>${where}</span><code>${esc(a)}</code></li>`)}</section>
     </div>
-    ${emptyState.mock ? `<section><h2>Start a mock worker to see the page at work</h2>${commandBox(emptyState.mock)}</section>` : ''}`)
+    ${emptyState.mock ? `<section><h2>Start a mock worker to try this page</h2>${commandBox(emptyState.mock)}</section>` : ''}`)
 }
 
 const SYSTEM_NAMES = {nats: 'NATS', etcd: 'etcd', file: 'The directory of workers', kubernetes: 'The Kubernetes API'}
 const disconnected = missing => `<section><h2>What is not connected</h2>${missing.map(m => `<p class="disconnected"><b>${SYSTEM_NAMES[m.system]}</b> at <code>${esc(m.detail ?? '')}</code>.
-  ${m.lost ? 'The connection was lost' : 'There has been no connection yet'}${m.why ? `: ${esc(m.why)}` : ''}. It is tried again and again.</p>`).join('')}</section>`
+  ${m.lost ? 'The connection was lost' : 'There has been no connection yet'}${m.why ? `: ${esc(m.why)}` : ''}. The program keeps trying.</p>`).join('')}</section>`
 const suggestion = n => `<div class="suggestion"><b>Did you mean ${esc(joinName(n))}?</b><p>${esc(n.why)}</p>${n.command ? commandBox(n.command) : ''}</div>`
 
-// Where workers register, and what must be the same here and there.
+// The registries: how it is said that one is not connected, and the setting that the
+// program and the workers must share.
 const REGISTRIES = {
   etcd: ['etcd is not connected', 'do they use this etcd (ETCD_ENDPOINTS)'],
   file: ['the directory of workers cannot be read', 'do they write to this directory (DYN_FILE_KV)'],
@@ -41,10 +42,10 @@ const registryOf = connected => Object.keys(REGISTRIES).find(r => connected[r])
 
 function nothingRegistered(connected) {
   const registry = registryOf(connected)
-  if (!registry) return 'Workers register nowhere: they are known by their answers.'
-  const [disconnected, same] = REGISTRIES[registry]
-  if (!connected[registry].on) return `Not known: ${disconnected}.`
-  return `Nothing. Is --namespace the one that the workers have (DYN_NAMESPACE), and ${same}?`
+  if (!registry) return 'There is no registry: workers are known by their answers.'
+  const [notConnected, same] = REGISTRIES[registry]
+  if (!connected[registry].on) return `Not known: ${notConnected}.`
+  return `Nothing. Do the workers have the same namespace as --namespace (DYN_NAMESPACE), and ${same}?`
 }
 
 $('empty').onclick = e => {

@@ -1,4 +1,4 @@
-// One set of filters rules the heat map and the table.
+// The filters, which apply to both the heat map and the table.
 import {$, esc, html, announce, text} from './dom.js'
 import {STATES, draw, current} from './state.js'
 import {plural, num} from './format.js'
@@ -8,7 +8,7 @@ import {countWorkers, endpointName, hexID, rankSuffix} from './workers.js'
 const CHOICES = ['by', 'order', 'group']
 let offered = ''
 
-// options offers what there is to filter by.
+// updateOptions fills the selects with the values that the fleet has.
 function updateOptions() {
   const {endpoints, workers} = current.snapshot
   const choices = {namespace: new Set, component: new Set, endpoint: new Set, state: new Set(STATES), source: new Set}
@@ -18,7 +18,7 @@ function updateOptions() {
     if (!view.component || view.component === e.component) choices.endpoint.add(e.endpoint)
   }
   for (const w of workers) if (w.source) choices.source.add(w.source)
-  for (const k of FILTERS) if (view[k]) choices[k].add(view[k]) // what was chosen stays chosen while there is none
+  for (const k of FILTERS) if (view[k]) choices[k].add(view[k]) // a chosen value stays even if no worker has it now
   const values = FILTERS.map(k => [...choices[k]].sort()), key = JSON.stringify([values, FILTERS.map(k => view[k])])
   if (key === offered) return
   offered = key
@@ -45,24 +45,24 @@ export function applyFilters() {
   text($('no-match'), any ? 'No worker matches these filters.' : 'There is no worker now.')
 }
 
-// Only who has chosen something is told how many there are of it: their number may change
-// each second, and so may the words of their problem.
+// announceCount announces how many workers are shown, but only after the filters have
+// changed: the number, and the title of a problem, may change each second.
 let announcedChoice = null
 function announceCount(choice, countText) {
   if (announcedChoice !== null && announcedChoice !== choice) announce(countText, 'filter')
   announcedChoice = choice
 }
 
-// A worker is found where it says every word: parts of names, or of an id in either form.
-// In hexadecimal, leading zeros are no digits.
-const searchTerms = q => q.toLowerCase().split(/\s+/).filter(Boolean).map(word => word.replace(/^0x0+(?=.)/, '0x'))
+// searchTerms splits a query. A worker matches if it has every term: a part of a name, or
+// of its id in decimal or hexadecimal. Leading zeros of a hexadecimal id are ignored.
+const searchTerms = q => q.toLowerCase().split(/\s+/).filter(Boolean).map(term => term.replace(/^0x0+(?=.)/, '0x'))
 
 function matches(w, terms) {
   const hex = hexID(w), searched = `${w.id} ${hex && `${hex} 0x${hex}`} ${endpointName(w)} ${w.model ?? ''}${rankSuffix(w)}`.toLowerCase()
-  return terms.every(word => searched.includes(word))
+  return terms.every(term => searched.includes(term))
 }
 
-// changed is for whoever has changed the view.
+// viewChanged must be called after each change of the view.
 export function viewChanged() {
   saveView()
   updateFields()
@@ -79,7 +79,7 @@ function updateFields() {
   for (const k of FILTERS) $('f-' + k).title = view[k]
 }
 
-// only shows what fits these values, and nothing else was chosen.
+// showOnly replaces all filters with these values.
 export function showOnly(values) {
   resetFilters()
   Object.assign(view, values)
@@ -99,7 +99,7 @@ $('clear').onclick = () => {
   showOnly({})
   $('f-q').focus()
 }
-// Somebody has edited the address, or goes back.
+// The address was edited, or the browser went back.
 addEventListener('hashchange', () => {
   readView()
   viewChanged()

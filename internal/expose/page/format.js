@@ -1,4 +1,4 @@
-// Numbers as people read them. What was not reported is a dash, never a zero.
+// Numbers as text. A value that was not reported is a dash, never a zero.
 export const DASH = '–'
 
 const INTEGER = new Intl.NumberFormat('en-US', {maximumFractionDigits: 0})
@@ -11,7 +11,7 @@ export const ofTotal = (active, total) => active == null ? DASH : total == null 
 export const plural = (n, one, several = one + 's') => `${num(n)} ${n === 1 ? one : several}`
 export const clock = ms => new Date(ms).toLocaleTimeString('en-GB')
 
-// span is a time in the unit that fits it.
+// duration writes s seconds in the unit that fits.
 export function duration(s) {
   if (s < 10) return s.toFixed(1) + ' s'
   if (s < 100) return Math.round(s) + ' s'

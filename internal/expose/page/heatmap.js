@@ -1,5 +1,5 @@
-// The heat map: every worker on one canvas. A cell's colour and its number, or the
-// height of its fill, say the same thing; a state has a pattern.
+// The heat map: every worker on one canvas. A cell shows its value both by its colour and by
+// a number or the height of its fill, and its worker's state by a pattern.
 import {palette, percent} from './colours.js'
 import {$, html, phone, textWithTitle, text} from './dom.js'
 import {current} from './state.js'
@@ -7,11 +7,11 @@ import {view} from './view.js'
 import {DASH, plural, num, ofTotal, pct, percentagePoints} from './format.js'
 import {describeKV, countWorkers, endpointName, displayID, rankSuffix, lastReport, sorted, shortID, SORT_VALUES} from './workers.js'
 
-// The sizes of a cell, the largest first whose rows fit: width, height, gap.
+// The sizes of a cell: width, height, gap. The first one with which all rows fit is used.
 const SIZES = [[236, 66, 8], [132, 48, 5], [74, 36, 3], [48, 30, 3], [37, 26, 2], [26, 22, 2], [22, 20, 2], [18, 18, 2], [14, 14, 2], [11, 11, 1], [9, 9, 1], [6, 6, 1], [4, 4, 1]]
-const MAX_LARGE_CELLS = 8       // workers that may have the largest cells
-const GROUP_GAP = 8   // height of the gap before the next group
-const titleHeight = () => phone.matches ? 38 : 20 // and height of a title, in two lines or one
+const MAX_LARGE_CELLS = 8 // with more workers, the largest cells are not used
+const GROUP_GAP = 8       // height of the gap between two groups
+const titleHeight = () => phone.matches ? 38 : 20 // of two lines or one
 
 const GROUPS = {
   component: w => w.component,
@@ -27,10 +27,10 @@ const canvas = mapElement.querySelector('canvas'), ctx = canvas.getContext('2d',
 
 let groups = [], cell = {}, width = 0, height = 0
 export let cells = []
-export const highlights = {cursor: null, hover: null} // keys of workers
+export const highlights = {cursor: null, hover: null} // the keys of highlighted workers
 export const columns = () => cell.columns
 
-// heat arranges and paints what is shown.
+// drawHeatMap arranges and paints the workers that the filters let through.
 export function drawHeatMap() {
   width ||= mapElement.clientWidth
   arrangeGroups()
@@ -57,7 +57,7 @@ function arrangeGroups() {
   }
 }
 
-// fit gives cells that size, and groups their places. It returns where they end.
+// layOut gives all cells this size and each group its position. It returns the height of it all.
 function layOut(w, h, gap) {
   const columns = Math.max(1, Math.floor((width + gap) / (w + gap)))
   let y = 0, start = 0
@@ -67,7 +67,7 @@ function layOut(w, h, gap) {
     start += g.list.length
     y = g.y + Math.ceil(g.list.length / columns) * (h + gap) + GROUP_GAP
   }
-  // Where a row is full the cells share out the width; the largest keep theirs.
+  // If a row is full, the cells divide the whole width among them. The largest cells keep their width.
   const full = w < 200 && groups.some(g => g.list.length >= columns)
   cell = {w, h, gap, columns, pitch: full ? (width + gap) / columns : w + gap}
   height = Math.max(0, y - GROUP_GAP)
@@ -100,13 +100,14 @@ function drawTitles() {
   })
 }
 
-// endpointWhole is the endpoint whose workers these are, all of them: the page works out no mean of its own.
+// wholeEndpoint returns the endpoint whose workers are exactly those in list. Only then is
+// there a mean to show: the server computes means per endpoint, and the page computes none.
 function wholeEndpoint(list, n) {
   const name = endpointName(list[0])
   return list.every(w => endpointName(w) === name) ? current.snapshot.endpoints.find(e => endpointName(e) === name && e.workers === n) : null
 }
 
-// What the colour says is said of a whole endpoint, too.
+// The aggregates of a whole endpoint, by what the colour shows.
 const meanAndStd = (name, m, std) => m == null ? '' : ` · mean ${name} ${pct(m)} ± ${percentagePoints(std)}`
 const GROUP_AGGREGATES = {
   kv: e => meanAndStd('KV use', e.loadMean, e.loadStd),
@@ -120,7 +121,7 @@ function groupSummary(list) {
     (list.some(w => w.dp != null) ? ` · ${plural(list.length, 'rank')}` : '')
 }
 
-// place is where a cell is: left, top, width.
+// cellBox returns the left, top and width of a cell.
 function cellBox(i) {
   let g = groups.length - 1
   while (g > 0 && groups[g].start > i) g--
@@ -158,7 +159,7 @@ function paintCell(w, v, x, y, cw) {
   }
 }
 
-// fitting are as many parts as there is room for; the tip has all of them.
+// partsThatFit joins as many parts as there is room for. The tooltip has all of them.
 function partsThatFit(parts, wide) {
   const s = parts.join(' · ')
   return parts.length > 1 && ctx.measureText(s).width > wide ? partsThatFit(parts.slice(0, -1), wide) : s
@@ -179,7 +180,7 @@ function paintPattern(x, y, cw, colour, line, pattern) {
 function paintCross(x, y, cw) {
   const {h} = cell
   paintPattern(x, y, cw, palette.malformed, h > 12 ? 2 : 1)
-  if (cell.w >= 70) return // a word is there
+  if (cell.w >= 70) return // there is room for a label
   const m = Math.min(cw, h) * (cell.w >= 37 ? .22 : .36), cx = x + cw / 2, cy = y + h / 2
   ctx.beginPath()
   for (const d of [m, -m]) {
@@ -257,7 +258,7 @@ function paintRing([x, y, cw], colour, line) {
   }
 }
 
-// at is the number of the cell at a place of the canvas; -1 if there is none.
+// cellAt returns the index of the cell at a point of the canvas, or -1.
 export function cellAt(x, y) {
   for (const g of groups) {
     const row = Math.floor((y - g.y) / (cell.h + cell.gap)), column = Math.floor(x / cell.pitch), k = row * cell.columns + column
@@ -266,7 +267,7 @@ export function cellAt(x, y) {
   return -1
 }
 
-// tip says everything of a cell beside it; of -1, nothing.
+// showTip shows a tooltip with everything about a cell; -1 hides it.
 export function showTip(i) {
   const box = $('tip'), w = cells[i]
   box.hidden = !w

@@ -1,4 +1,4 @@
-// Pointer and keys in the heat map, which is one stop for the tabulator.
+// Pointer and keyboard input of the heat map, which is a single tab stop.
 import {announce} from './dom.js'
 import {cellAt, cellIndex, cells, columns, mapElement, highlights, paint, showTip} from './heatmap.js'
 import {describe} from './workers.js'
@@ -8,7 +8,7 @@ const MOVES = {
   Home: () => 0, End: () => Infinity, PageDown: (i, n) => i + 5 * n, PageUp: (i, n) => i - 5 * n,
 }
 
-// mapKeys calls open with the key of a worker whose cell is clicked or entered.
+// installMapInput calls open with the worker's key when a cell is clicked or Enter is pressed on it.
 export function installMapInput(open) {
   const canvas = mapElement.querySelector('canvas')
   const cellUnder = e => {
@@ -62,7 +62,7 @@ function clearCursor() {
   paint()
 }
 
-// follow keeps the tip on its worker when cells are painted anew.
+// updateTip keeps the tooltip at its worker after the cells have been painted again.
 export function updateTip() {
   if (highlights.hover || highlights.cursor) showTip(cellIndex(highlights.hover ?? highlights.cursor))
 }

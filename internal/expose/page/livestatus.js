@@ -1,14 +1,14 @@
-// Alive, paused, stale, lost: said in the bar, and over the page when its numbers are old.
+// The status of the data: live, paused, stale or lost. The bar shows it, and a banner does if the numbers are old.
 import {$, announce, text} from './dom.js'
 import {draw, current} from './state.js'
 import {clock, duration} from './format.js'
 
 const LABELS = {wait: 'Connecting', live: 'Live', part: 'Partly cut off', cut: 'Cut off', paused: 'Paused', stale: 'Stale', lost: 'Not connected'}
-const WAKE_GRACE = 1500 // ms that a page which slept may take to be up to date, before it says that it is not
+const WAKE_GRACE = 1500 // ms in which a page that was hidden may catch up before it is called stale
 
-let receivedAt = null  // when the last snapshot came, by this page's own clock
-let shownAt = null     // when that came which is shown
-let status = 'wait'  // or open, lost, asleep
+let receivedAt = null // when the last snapshot arrived, by this page's own clock
+let shownAt = null    // when the snapshot that is shown arrived
+let status = 'wait'   // or open, lost, suspended
 let retryAt = 0, why = '', wokenAt = 0
 
 export const liveStatus = {
@@ -45,8 +45,8 @@ const receivedAge = () => (performance.now() - receivedAt) / 1000
 const shownAge = () => (performance.now() - shownAt) / 1000
 const ago = s => s < 60 ? s.toFixed(1) + ' s ago' : duration(s) + ' ago'
 
-// away are the servers that workers are seen by, and that the program is not connected to: what it
-// says is as old as that. Of ZeroMQ there are many connections, and seldom are all of them lost.
+// inputs are the servers that the program learns of workers from. ZeroMQ is left out: it has
+// many connections, which are seldom all lost.
 const inputs = () => Object.entries(current.snapshot.connected).filter(([system]) => system !== 'zmq')
 const disconnected = () => inputs().filter(([, c]) => !c.on).map(([system]) => system)
 
@@ -75,7 +75,7 @@ export function updateStatus() {
   document.documentElement.classList.toggle('outdated', !fresh && !!current.snapshot)
   const outdated = !fresh || dataStatus === 'paused', lag = outdated && current.snapshot ? Math.floor(shownAge()) : 0
   if (fresh === current.fresh && outdated === current.outdated && lag === current.lag) return
-  Object.assign(current, {fresh, outdated, lag}) // ages go on while the numbers stand
+  Object.assign(current, {fresh, outdated, lag}) // ages grow while the numbers do not change
   draw()
 }
 

@@ -1,5 +1,5 @@
-// The page: snapshots come in, and everything that they change is drawn in one go. It
-// only draws: every aggregate and every sentence is the server's.
+// The page draws everything anew with each snapshot. It only draws: every aggregate and
+// every sentence comes from the server.
 import {loadPalette} from './colours.js'
 import {$, announce, prefersReducedMotion} from './dom.js'
 import {drawEmptyState} from './emptystate.js'
@@ -45,7 +45,7 @@ function receive(s) {
     pending = s
     return
   }
-  // Another version of the program has other files, and may have other snapshots.
+  // Another version of the program has other files, and its snapshots may differ.
   if (current.snapshot && current.snapshot.version !== s.version) return location.reload()
   s.history ??= current.snapshot?.history
   s.workers = sortedByID(s.workers)
@@ -104,11 +104,11 @@ $('states').onclick = e => {
   scrollToMap()
 }
 $('skip').onclick = e => {
-  e.preventDefault() // the fragment is the view's
+  e.preventDefault() // the URL's fragment holds the view
   scrollToMap()
 }
 
-// What sticks below the bar must know its height, which a banner or a narrow window changes.
+// The table's header sticks below the bar, whose height depends on the banner and the window's width.
 new ResizeObserver(([bar]) => root.style.setProperty('--header-height', bar.target.offsetHeight + 'px')).observe(document.querySelector('.header'))
 
 const source = eventSource('events', 'worker?key=')

@@ -1,10 +1,10 @@
-// A plot of the last 15 minutes, or at first of the last one or five: one SVG, a handful
-// of paths, and a crosshair line that all plots of a set share. To a screen reader it is a
-// slider that is moved through time.
+// A plot of the last 15 minutes, or at first of the last one or five: an SVG with a few
+// paths, and a crosshair that all plots of a group share. For a screen reader it is a
+// slider that moves through time.
 import {text} from './dom.js'
 import {duration} from './format.js'
 
-// How many samples a plot may have room for: a program that has just begun has few.
+// How many samples a plot can hold. The smallest capacity that suffices is used: a program that has just started has few samples.
 const CAPACITIES = [12, 60, 180]
 const KEYS = {ArrowLeft: i => i - 1, ArrowRight: i => i + 1, PageUp: i => i - 12, PageDown: i => i + 12, Home: () => 0, End: () => Infinity}
 
@@ -15,13 +15,14 @@ const FRAME = `<div class="plot" tabindex="0" role="slider" aria-valuemin="0" ar
   <span class="y hi" aria-hidden="true"></span><span class="y mid" aria-hidden="true"></span><span class="y lo" aria-hidden="true"></span>
   <i class="crosshair" hidden></i><span class="readout" aria-hidden="true" hidden></span></div>`
 
-// newSet is what the plots that share a crosshair line have in common.
+// newPlotGroup returns what the plots that share a crosshair have in common.
 export const newPlotGroup = () => ({plots: [], at: null})
 
-// A layer is {className, y, domain} or, for a band, {className, lo, hi, domain}: y, lo and hi name series
-// of the data, and domain(data) is its lowest and highest value. Others: part, the top and
-// bottom of the strip that it is drawn in, of 60; steps, drawn as a staircase; main, the
-// one whose values are written, by format, with lowLabel and mid for labels of another scale.
+// A layer is {className, y, domain} or, for a band, {className, lo, hi, domain}: y, lo and hi
+// name series of the data, and domain(data) is the lowest and highest value of the axis.
+// A layer may also have: strip, the top and bottom of the part of the plot's 60 units that
+// it is drawn in; steps, if it is drawn as a staircase; and main, if the labels are of this
+// layer, written by format, with lowLabel and midLabel for labels of another scale.
 export class Plot {
   constructor(parent, {group, name, layers, describe, axis = AXIS}) {
     Object.assign(this, {group, name, layers, describe})
@@ -55,7 +56,7 @@ export class Plot {
     for (const p of this.group.plots) p.drawCrosshair(p === this)
   }
 
-  // mark draws the crosshair line, and on the plot that is pointed at says what is there.
+  // drawCrosshair draws the crosshair and, on the plot that is pointed at, the value there.
   drawCrosshair(isPointedAt) {
     const i = this.group.at, last = this.capacity - 1
     this.crosshair.hidden = i == null
@@ -89,7 +90,7 @@ export class Plot {
     if (this.group.at != null) this.drawCrosshair(!this.readout.hidden)
   }
 
-  // path draws what is known: a hole in the series is a hole in the line.
+  // pathData returns the path of a layer. Where the series has no value, the path has a gap.
   pathData(l, data, y, bottom) {
     const x = i => ((this.capacity - this.len + i) / (this.capacity - 1) * 1000).toFixed(1)
     const known = data[l.y ?? l.lo]
@@ -117,7 +118,7 @@ export class Plot {
   }
 }
 
-// band goes forth along the top and back along the bottom.
+// band returns a path that goes forward along hi and back along lo.
 function band(lo, hi, from, end, x, y) {
   let forward = '', back = ''
   for (let i = from; i < end; i++) {
@@ -131,11 +132,11 @@ function line(l, values, from, end, x, y, bottom) {
   const filled = l.className.startsWith('area') || l.className.startsWith('fill')
   let d = filled ? `M${x(from)} ${bottom}V${y(values[from])}` : `M${x(from)} ${y(values[from])}`
   for (let i = from + 1; i < end; i++) d += l.steps ? `H${x(i)}V${y(values[i])}` : `L${x(i)} ${y(values[i])}`
-  if (end === from + 1) d += 'h1' // a single sample would not be seen
+  if (end === from + 1) d += 'h1' // a single sample would not be visible
   return filled ? d + `V${bottom}H${x(from)}Z` : d
 }
 
-// round is the next number at which an axis may end.
+// axisMax returns the smallest round number, at least m, at which an axis may end.
 export function axisMax(m) {
   if (m <= 1) return 1
   const e = 10 ** Math.floor(Math.log10(m))

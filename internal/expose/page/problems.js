@@ -1,4 +1,4 @@
-// What is wrong, in the server's words.
+// The problems, as the server words them.
 import {$, phone, announce, hasSelection, text} from './dom.js'
 import {current} from './state.js'
 import {clock, plural, num, duration} from './format.js'
@@ -15,8 +15,8 @@ export function drawProblems() {
   $('no-problems').hidden = list.length > 0
   $('problems').hidden = !list.length
   if (!list.length) text($('no-problems-text'), noProblemsText())
-  text($('problems-note'), Object.entries(SEVERITIES).map(([severity, words]) => [list.filter(p => p.severity === severity).length, words])
-    .filter(([n]) => n).map(([n, words]) => `${n} ${words}`).join(' · '))
+  text($('problems-note'), Object.entries(SEVERITIES).map(([severity, label]) => [list.filter(p => p.severity === severity).length, label])
+    .filter(([n]) => n).map(([n, label]) => `${n} ${label}`).join(' · '))
   const shown = showAll ? list : list.slice(0, phone.matches ? 4 : 8), openAll = list.length <= 3
   drawCards($('serious'), shown.filter(p => p.severity === 'bad'), openAll)
   drawCards($('lesser'), shown.filter(p => p.severity !== 'bad'), openAll)
@@ -33,14 +33,14 @@ function announceChanges(list) {
   knownTitles = titles
 }
 
-// fine is what can be said where nothing is wrong: no more than is so.
+// noProblemsText says that there is no problem, and nothing that is not certain.
 function noProblemsText() {
   if (!current.fresh) return `Not known: the page has had no data since ${clock(current.snapshot.now)}.`
   const {fleet: f, workers} = current.snapshot, {answering, silent, unregistered, malformed} = f.states
   const answer = answering + unregistered, total = answer + silent + malformed // static workers are in no registry
   const age = workers.reduce((oldest, w) => Math.max(oldest, w.age ?? 0), 0)
-  const who = answer === total ? `All ${plural(total, 'worker')} answer` : `${num(answer)} of ${plural(total, 'worker')} answer`
-  return (current.outdated ? `As of ${clock(current.snapshot.now)}: nothing. ` : 'Nothing. ') + `${total === 1 && answer ? 'The worker answers' : who}, the oldest load is ${duration(age)} old` + (f.gaps || f.drops ? '.' : ', and no event is missing.')
+  const answers = answer === total ? `All ${plural(total, 'worker')} answer` : `${num(answer)} of ${plural(total, 'worker')} answer`
+  return (current.outdated ? `As of ${clock(current.snapshot.now)}: nothing. ` : 'Nothing. ') + `${total === 1 && answer ? 'The worker answers' : answers}, the oldest load is ${duration(age)} old` + (f.gaps || f.drops ? '.' : ', and no event is missing.')
 }
 
 function drawCards(ul, list, openAll) {
@@ -58,7 +58,7 @@ function drawCard(li, p, openAll) {
   const [box, button] = li.children, [summary, detail, check] = box.children, [svg, title] = summary.children
   if (li._id !== p.id) {
     li._id = p.id
-    box.open = p.severity === 'bad' || openAll // the others wait for a click
+    box.open = p.severity === 'bad' || openAll // the others open with a click
   }
   if (li._severity !== p.severity) {
     li._severity = p.severity
@@ -78,8 +78,8 @@ function drawCard(li, p, openAll) {
   button._problem = p
 }
 
-// details writes a sentence with a link on each worker that it names. The links stay while
-// the words between them change: one of them may have the focus.
+// drawDetail writes a sentence and makes each worker that it names a link. The links are kept
+// while the text between them changes, because one of them may have the focus.
 function drawDetail(el, s, p) {
   const keys = workersNamedIn(s, p.workers), names = [...keys.keys()].sort((a, b) => b.length - a.length)
   const parts = names.length ? s.split(new RegExp(`(?<!\\w)(${names.map(escapeRegExp).join('|')})(?!\\w)`)) : [s]
@@ -92,8 +92,8 @@ function drawDetail(el, s, p) {
   for (let i = 0; i < parts.length; i += 2) if (el.childNodes[i].data !== parts[i]) el.childNodes[i].data = parts[i]
 }
 
-// named are the workers among these that a sentence names, by their names there. What is
-// as short as a number might be one.
+// workersNamedIn returns the keys of the workers that a sentence names, by the name there.
+// Names of up to five characters are left out: they could be numbers of the sentence.
 function workersNamedIn(s, workers) {
   const keys = new Map()
   for (const key of workers) {
@@ -105,16 +105,16 @@ function workersNamedIn(s, workers) {
 
 const escapeRegExp = s => s.replace(/[.*+?^${}()|[\]\\/-]/g, '\\$&')
 
-// link has no address: text that begins within one that has cannot be selected.
+// link has no href, because a selection of text cannot begin in a link that has one.
 function link(name, key) {
   const a = Object.assign(document.createElement('a'), {textContent: name, tabIndex: 0, role: 'link'})
   a.dataset.open = key
   return a
 }
 
-// onShow calls open with the key of the worker that is clicked, and f with the problem
-// whose button is.
-export function onProblemClick(open, f) {
+// onProblemClick calls open with the key of a worker that is clicked, and show with the problem
+// whose button is clicked.
+export function onProblemClick(open, show) {
   $('problems').onclick = e => {
     const a = e.target.closest('a')
     if (a && !hasSelection(a)) open(a.dataset.open)
@@ -123,7 +123,7 @@ export function onProblemClick(open, f) {
       drawProblems()
     }
     const p = e.target.closest('button')?._problem
-    if (p) f(p)
+    if (p) show(p)
   }
   $('problems').onkeydown = e => {
     if (e.key === 'Enter' && e.target.matches('a')) open(e.target.dataset.open)

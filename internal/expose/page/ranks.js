@@ -1,5 +1,4 @@
-// The data-parallel ranks of the open worker, beside one another: each is a row, and
-// opens by a click.
+// The table of the open worker's data-parallel ranks. A click on a row opens that rank.
 import {$, esc, glyph, html, text} from './dom.js'
 import {current} from './state.js'
 import {num, ofTotal, pct} from './format.js'
@@ -11,7 +10,7 @@ export const RANKS_HTML = `<section id="w-ranks" hidden><h3></h3><div><table><th
 
 let drawnKeys = ''
 
-// ranks writes those of a worker into the panel that was made for it.
+// drawRanks writes the ranks of a worker into its panel.
 export function drawRanks(w) {
   const box = $('w-ranks'), body = box.querySelector('tbody')
   const all = current.snapshot.workers.filter(r => r.id === w.id && endpointName(r) === endpointName(w))

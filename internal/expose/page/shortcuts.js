@@ -1,4 +1,4 @@
-// Keys and buttons of the whole page.
+// Keyboard shortcuts, and the buttons that do the same.
 import {$, glyph} from './dom.js'
 import {view} from './view.js'
 import {closeWorker, openNeighbour} from './workerpanel.js'
@@ -7,14 +7,14 @@ const dialog = $('keys')
 let singleKeys = loadSetting('keys') !== 'off'
 
 const KEYS = [
-  ['/', 'find a worker'], ['p', 'pause and go on'], ['t', 'light or dark'], ['j k', 'next and previous worker, when one is open'],
-  ['c x', 'copy the decimal or hexadecimal id of the row'], ['?', 'open and close this'], ['Esc', 'close'],
+  ['/', 'find a worker'], ['p', 'pause and resume'], ['t', 'light or dark'], ['j k', 'next and previous worker, when one is open'],
+  ['c x', 'copy the decimal or hexadecimal id of the row'], ['?', 'open and close this help'], ['Esc', 'close'],
 ]
 const MEANINGS = [
   [glyph('answering'), '<b>answering</b>: answered the last poll, or is registered and has published its load'],
-  [glyph('silent'), '<b>silent</b>: registered, but no load from it'],
-  [glyph('unregistered'), '<b>unregistered</b>: answers, but has no key'],
-  [glyph('malformed'), '<b>malformed</b>: answers what cannot be read'],
+  [glyph('silent'), '<b>silent</b>: registered, but reports no load'],
+  [glyph('unregistered'), '<b>unregistered</b>: answers, but is not registered'],
+  [glyph('malformed'), '<b>malformed</b>: answers, but the answer cannot be decoded'],
   ['–', 'not reported; never a zero'],
 ]
 
@@ -31,7 +31,7 @@ function openHelp() {
   dialog.showModal()
 }
 
-// globalKeys listens to the keys, and to the buttons that do the same.
+// installShortcuts listens to keys and buttons.
 export function installShortcuts({pause, theme}) {
   $('pause').onclick = pause
   $('theme').onclick = theme
@@ -49,12 +49,13 @@ export function installShortcuts({pause, theme}) {
   })
 }
 
-// Until the browser draws again, what had the focus in a dialog that has been closed still has it.
+// isTextField reports whether an element takes letters. An element in the dialog does not
+// count: it keeps the focus after the dialog has closed, until the browser draws again.
 function isTextField(element) {
   return !dialog.contains(element) && element.closest?.('input, select, textarea')
 }
 
-// Storage may be switched off, and then nothing is kept.
+// loadSetting and saveSetting use the local storage. If it is switched off, nothing is saved.
 export function loadSetting(key) {
   try {
     return localStorage[key]

@@ -1,17 +1,17 @@
-// What all parts of the page draw from.
+// The state that all parts of the page draw from.
 export const STATES = ['answering', 'silent', 'unregistered', 'malformed']
 
 export const current = {
-  snapshot: null,        // the snapshot that is shown
-  byKey: new Map(),  // its workers
-  shown: [],         // those that the filters let through
-  ordered: [],       // the same in the order of the table
-  fresh: true,      // the numbers are as young as they should be
-  outdated: false,        // they are not, or are held: what is shown was so
-  lag: 0,         // seconds by which it was, then
+  snapshot: null,   // the snapshot that is shown
+  byKey: new Map(), // its workers
+  shown: [],        // the workers that the filters let through
+  ordered: [],      // the same in the order of the table
+  fresh: true,      // snapshots arrive as often as they should
+  outdated: false,  // snapshots do not arrive, or updates are paused
+  lag: 0,           // how many seconds old the snapshot is, if it is outdated
 }
 
-// draw has everything drawn anew; main.js says how.
+// draw draws everything anew. main.js sets how.
 let drawAll = () => {}
 export const onDraw = f => { drawAll = f }
 export function draw() {

@@ -1,13 +1,14 @@
-// Where snapshots come from: server-sent events, begun again whenever they break off.
+// The stream of snapshots: server-sent events, with a new connection after each failure.
 
-const MAX_RETRY_DELAY = 15000   // ms between two tries
-const MAX_SILENCE = 10000   // ms without a word, after which a stream that looks well is begun again
-const HIDDEN_TIMEOUT = 60000    // ms that a page which nobody sees keeps its stream
+const MAX_RETRY_DELAY = 15000 // ms between two attempts
+const MAX_SILENCE = 10000     // ms without a message, after which a new connection is made
+const HIDDEN_TIMEOUT = 60000  // ms after which a hidden page closes its stream
 
-// eventSource tells on.snapshot what comes, on.open that the stream stands, on.lost that
-// it does not, when it is tried again (ms since 1970), and why if the server said so, and on.asleep
-// that it was let go of because nobody sees the page: browsers open six streams to a
-// server, and a server has only so many for its viewers.
+// eventSource returns a source of snapshots. It calls snapshot with each one, opened when
+// the stream is connected, lost when it is not, with the time of the next attempt (ms since
+// 1970) and the server's reason if it gave one, and suspended when it has closed the stream
+// of a hidden page: a browser opens at most six streams to a server, and the server has a
+// limit of its own.
 export function eventSource(stream, workerURL) {
   let es, listener, retryDelay, opened, lastMessageAt, retryTimer, suspended
 
@@ -39,8 +40,8 @@ export function eventSource(stream, workerURL) {
     if (why && es.readyState === EventSource.CLOSED && !suspended) listener.lost(at, why)
   }
 
-  // A stream may die without a word: a laptop that slept, a network that changed, a
-  // program that was stopped.
+  // A stream may end without an error: after a laptop slept, the network changed, or the
+  // program was stopped by a signal.
   function checkSilence() {
     if (!suspended && es.readyState !== EventSource.CLOSED && performance.now() - lastMessageAt > MAX_SILENCE) {
       es.close()
@@ -87,8 +88,8 @@ export function eventSource(stream, workerURL) {
   }
 }
 
-// reason is what the server says where it does not give the stream: an EventSource tells
-// that to nobody.
+// refusalReason asks the server why it refused the stream, because an EventSource does not
+// report that.
 async function refusalReason(stream) {
   try {
     const answer = await fetch(withoutCredentials(stream), {signal: AbortSignal.timeout(3000)})
@@ -98,7 +99,8 @@ async function refusalReason(stream) {
   return ''
 }
 
-// address is one that fetch takes, where the page's own has a password in it.
+// withoutCredentials resolves a path for fetch, which rejects the URL of a page that was
+// opened with a password in its address.
 function withoutCredentials(path) {
   const url = new URL(path, document.baseURI)
   url.username = url.password = ''

@@ -1,4 +1,4 @@
-// The table: one page of rows, made once and written over.
+// The table: one page of rows, which are created once and then updated.
 import {$, copy, phone, hasSelection, textWithTitle, text} from './dom.js'
 import {viewChanged, onChange} from './filter.js'
 import {current} from './state.js'
@@ -11,7 +11,7 @@ const COLUMNS = [
   ['source', 'Source', 'c-src'], ['kv', 'KV blocks', 'c-kv'], ['slots', 'Slots', 'r c-slots'], ['waiting', 'Waiting', 'r'],
   ['hit', 'Hit rate 5 min', 'r c-hit'], ['hit2', 'total', 'r c-hit2'], ['age', 'Age', 'r c-age'],
 ]
-const ASCENDING = ['id', 'endpoint', 'source'] // from small to large at the first click
+const ASCENDING = ['id', 'endpoint', 'source'] // the first click sorts these in ascending order
 
 const ROW = `<td><span class="state"><svg class="glyph" role="img"><use/></svg><span aria-hidden="true"></span></span></td>
 <td><span class="ids"><span class="dec"></span><span class="hex"></span><span class="dim"><span class="long">rank </span><span></span></span></span></td>
@@ -23,8 +23,8 @@ $('cols').innerHTML = COLUMNS.map(([k, label, className]) => `<th scope="col" cl
 const body = $('rows')
 let keys = [], orderHeld = false
 
-// While a pointer rests on the rows or the focus is in them, the order holds still:
-// nobody clicks a row that has moved.
+// While the pointer or the focus is in the rows, their order is held, so that a row does
+// not move away under a click.
 onChange(() => { orderHeld = false })
 
 export function drawTable() {
@@ -51,7 +51,7 @@ function drawHeaders() {
   }
 }
 
-// turn is the page of the table that is looked at.
+// currentPage returns the rows of the page that is shown.
 function currentPage() {
   const n = current.ordered.length, size = phone.matches ? 25 : 50, pages = Math.max(1, Math.ceil(n / size))
   const page = Math.min(pages - 1, +view.page), from = page * size, list = current.ordered.slice(from, from + size)
@@ -70,7 +70,7 @@ function newRow() {
   const [state, ids, endpoint, source, kv, slots, waiting, hit, hit2, age] = tr.children
   const [, percent, blocks] = kv.firstChild.children, rankBox = ids.querySelector('.dim')
   tr._parts = {
-    svg: state.querySelector('svg'), use: state.querySelector('use'), word: state.querySelector('span span'),
+    svg: state.querySelector('svg'), use: state.querySelector('use'), label: state.querySelector('span span'),
     dec: ids.querySelector('.dec'), hex: ids.querySelector('.hex'), rankBox, rank: rankBox.lastChild,
     endpoint, source, bar: kv.querySelector('i'), tick: kv.querySelector('b'), percent, blocks, slots, waiting, hit, hit2, age,
   }
@@ -85,7 +85,7 @@ function writeRow(tr, w, index, mean) {
   if (tr._selected !== selected) tr.classList.toggle('selected', tr._selected = selected)
   const barLength = u == null ? 0 : Math.round(Math.min(1, u) * 1000) / 1000
   if (parts.bar._length !== barLength) parts.bar.style.transform = `scaleX(${parts.bar._length = barLength})`
-  const tickAt = u == null || mean == null ? -1 : Math.round(mean * 100) // the tick: the mean of its endpoint
+  const tickAt = u == null || mean == null ? -1 : Math.round(mean * 100) // the tick shows the endpoint's mean
   if (parts.tick._at !== tickAt) {
     parts.tick._at = tickAt
     parts.tick.hidden = tickAt < 0
@@ -101,7 +101,7 @@ function writeRow(tr, w, index, mean) {
   text(parts.age, lastReport(w))
 }
 
-// name writes what a row seldom changes.
+// writeNames writes the parts of a row that seldom change.
 function writeNames(tr, w) {
   const parts = tr._parts
   tr._key = w.key
@@ -110,7 +110,7 @@ function writeNames(tr, w) {
   parts.use.setAttribute('href', '#g-' + w.state)
   parts.svg.setAttribute('class', 'glyph ' + w.state)
   parts.svg.setAttribute('aria-label', w.state)
-  text(parts.word, w.state)
+  text(parts.label, w.state)
   const hex = hexID(w)
   textWithTitle(parts.dec, w.id)
   textWithTitle(parts.hex, hex)
@@ -127,7 +127,7 @@ function copyId(w, hex) {
   else copy(w.id, 'decimal id')
 }
 
-// tableKeys calls open with the key of a worker whose row is clicked or entered.
+// installTableInput calls open with the worker's key when a row is clicked or Enter is pressed on it.
 export function installTableInput(open) {
   $('cols').onclick = e => {
     const k = e.target.closest('th')?.dataset.k
@@ -156,7 +156,7 @@ export function installTableInput(open) {
   body.onkeydown = e => rowKey(e, open)
 }
 
-// enter makes a row the table's stop for the tabulator.
+// setTabStop makes a row the table's only tab stop.
 function setTabStop(tr) {
   orderHeld = true
   for (const other of body.children) {

@@ -1,7 +1,7 @@
-// Before the first paint, so that nothing flashes.
+// This runs before the first paint, so that the page does not flash in the wrong theme.
 document.documentElement.dataset.theme = (() => {
   try {
     if (['light', 'dark'].includes(localStorage.theme)) return localStorage.theme
-  } catch { /* storage is off */ }
+  } catch { /* switched off */ }
   return matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'
 })()

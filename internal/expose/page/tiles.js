@@ -1,4 +1,4 @@
-// The bar's facts, and the six tiles: the fleet now, and in the last 15 minutes.
+// The bar, and the six tiles: the fleet now and in the last 15 minutes.
 import {$, esc, glyph, html, textWithTitle, text} from './dom.js'
 import {Plot, newPlotGroup, axisMax, fractionDomain, domainUpTo} from './plot.js'
 import {STATES, current} from './state.js'
@@ -8,8 +8,8 @@ import {endpointName} from './workers.js'
 const group = newPlotGroup()
 const oneDecimal = x => ratio(x, 1)
 
-// The answering are a line, and below it the others lie on one another, at a scale of
-// their own: five silent among a thousand must be seen.
+// The workers that answer are a line. Below it, the other states are stacked, with a scale of
+// their own: five silent workers among a thousand must be visible.
 const notAnswering = d => Math.max(...d.upToMalformed)
 const notAnsweringMax = d => Math.max(4, axisMax(notAnswering(d)))
 const STACKED = [['upToMalformed', 'malformed'], ['upToUnregistered', 'unregistered'], ['silent', 'silent']]
@@ -43,7 +43,7 @@ const total = f => STATES.reduce((n, s) => n + f.states[s], 0)
 export function drawBar() {
   const {namespace, connected, leader, fleet} = current.snapshot
   textWithTitle($('ns'), namespace)
-  // Of ZeroMQ there are many connections, and seldom are all of them lost.
+  // ZeroMQ has many connections, which are seldom all lost: its detail says how many.
   const connectionText = (system, c) => c.on ? '<span class="sr"> connected</span>' : system === 'zmq' && c.detail ? ' ' + esc(c.detail) : c.refused ? ' denied' : c.lost === false ? ' not connected' : ' lost'
   html($('conns'), Object.entries(connected).map(([system, c]) => `<li class="${c.on ? 'on' : 'off'}" title="${esc(c.detail ?? '')}">` +
     `<i aria-hidden="true"></i>${esc(system)}${connectionText(system, c)}</li>`).join(''))
@@ -61,14 +61,14 @@ export function drawTiles() {
     b.className = n ? '' : 'zero'
   }
   html($('n-load'), f.loadMean == null ? DASH : `${pct(f.loadMean)} <small>± ${(f.loadStd * 100).toFixed(1)}</small>`)
-  textWithTitle($('s-load'), f.blocksMean == null ? 'no load known' : `${num(f.blocksMean)} ± ${num(f.blocksStd)} blocks · ${pct(f.loadMin)} to ${pct(f.loadMax)}`)
+  textWithTitle($('s-load'), f.blocksMean == null ? 'no load reported' : `${num(f.blocksMean)} ± ${num(f.blocksStd)} blocks · ${pct(f.loadMin)} to ${pct(f.loadMax)}`)
   text($('n-imb'), ratio(f.imbalance))
   const worst = endpoints.reduce((a, e) => (e.imbalance ?? 0) > (a?.imbalance ?? 0) ? e : a, null)
-  textWithTitle($('s-imb'), worst ? (endpoints.length > 1 ? 'worst: ' : '') + endpointName(worst) : 'no load known')
+  textWithTitle($('s-imb'), worst ? (endpoints.length > 1 ? 'worst: ' : '') + endpointName(worst) : 'no load reported')
   text($('n-hit'), pct(f.hitRate, 1))
   textWithTitle($('s-hit'), f.hitRateTotal == null ? 'no hit-rate events yet' : `${pct(f.hitRateTotal, 1)} since the start`)
   text($('n-wait'), num(f.waiting))
-  textWithTitle($('s-wait'), f.waiting == null ? 'not reported' : (f.waitingWorkers ? `in ${plural(f.waitingWorkers, 'worker')}` : 'none waits') +
+  textWithTitle($('s-wait'), f.waiting == null ? 'not reported' : (f.waitingWorkers ? `in ${plural(f.waitingWorkers, 'worker')}` : 'none waiting') +
     (f.waitingReported < f.states.answering ? ` · of ${num(f.waitingReported)} that report` : ''))
   html($('n-ev'), `${num(f.eventsPerSecond)} <small>/s</small>`)
   textWithTitle($('s-ev'), f.gaps || f.drops ? `${plural(f.gaps, 'gap')} · ${plural(f.drops, 'drop')}` : 'no gaps, no drops')

@@ -1,11 +1,11 @@
-// What the person chose. All of it is in the address, so that a view can be sent to
-// somebody else.
+// The view: filters, order and the open worker. All of it is in the URL's fragment, so that
+// a link shows the same view to other people.
 const DEFAULTS = {
   q: '', namespace: '', component: '', endpoint: '', state: '', source: '', problem: '',
   by: 'kv', order: 'id', group: 'endpoint', sort: 'state', dir: 'desc', page: '0', w: '',
 }
 
-// Whatever else an address may say is what nobody has chosen.
+// A parameter with any other value is ignored.
 const VALID = {
   by: /^(kv|slots|hit)$/,
   order: /^(id|kv|waiting|hit|age|state)$/,
@@ -37,9 +37,9 @@ export function saveView() {
   if (!goingBack) history.replaceState(history.state, '', viewURL())
 }
 
-// An open worker is one step in the browser's history, whichever one after the other it
-// is: Back closes it, and Forward opens it again.
-let goingBack = false // on the way back, and not there yet
+// An open worker is one entry of the browser's history, even if several are opened one after
+// the other: Back closes the worker, and Forward opens it again.
+let goingBack = false // history.back() was called, and popstate has not come yet
 
 export function openInView(key) {
   const isOpen = view.w || goingBack
@@ -58,7 +58,7 @@ export function closeInView() {
 addEventListener('popstate', () => {
   if (!goingBack) return
   goingBack = false
-  saveView() // what was chosen while the worker was open
+  saveView() // keeps what was changed while the worker was open
 })
 
 export function resetFilters() {

@@ -1,4 +1,4 @@
-// One worker, in a panel over the page so that no cell moves.
+// The panel of the open worker. It lies over the page, so that no cell moves.
 import {$, copy, esc, glyph, html, text} from './dom.js'
 import {mapElement} from './heatmap.js'
 import {AXIS, Plot, newPlotGroup, fractionDomain, domainUpTo} from './plot.js'
@@ -9,17 +9,17 @@ import {DASH, clock, num, ofTotal, pct} from './format.js'
 import {describeKV, endpointName, hexID, displayID, rankSuffix, lastReport} from './workers.js'
 
 const panel = $('worker')
-let previousFocus = null      // what had the focus before
-let builtKey = ''       // the key of the worker that the panel was made for
-let missingKey = ''     // or of one that there is none of
-let plots = []       // with the series each needs
-let workerHistory = null      // its history
-let lastWorker = null      // what was last said of it: it may be gone
-let lastSeenAt = 0         // when, by the program's clock
+let previousFocus = null // the element that had the focus before
+let builtKey = ''        // the key of the worker that the panel was built for
+let missingKey = ''      // the key in the URL that no worker has
+let plots = []           // each with the name of its series
+let workerHistory = null
+let lastWorker = null    // the worker in the last snapshot that had it
+let lastSeenAt = 0       // the time of that snapshot, by the program's clock
 let requestHistory = async () => null
-let requestedKey = ''       // the key of the worker whose history is on its way
+let requestedKey = ''    // the key of the worker whose history has been requested
 
-// askWith says where the history of a worker comes from.
+// onHistoryRequest sets the function that fetches the history of a worker.
 export const onHistoryRequest = f => { requestHistory = f }
 
 const arrow = d => `<svg viewBox="0 0 16 16"><path d="${d}"/></svg>`
@@ -53,8 +53,8 @@ export function closeWorker() {
   draw()
 }
 
-// show opens the panel, or closes it: by whatever the view has changed, a click, a key, or
-// the browser's Back. What had the focus gets it back.
+// setPanelOpen opens or closes the panel, whether a click, a key or the browser's Back has
+// changed the view. After closing, the focus returns to where it was.
 function setPanelOpen(yes) {
   const within = panel.contains(document.activeElement)
   panel.hidden = !yes
@@ -63,7 +63,7 @@ function setPanelOpen(yes) {
   else if (within) (previousFocus?.isConnected && previousFocus !== document.body ? previousFocus : mapElement).focus()
 }
 
-// worker draws the panel of the worker that the view names, if it names one.
+// drawWorkerPanel draws the panel of the worker that the view names, if it names one.
 export function drawWorkerPanel() {
   const w = current.byKey.get(view.w)
   if (panel.hidden === !!view.w) setPanelOpen(!!view.w)
@@ -83,28 +83,29 @@ export function drawWorkerPanel() {
   writePanel(lastWorker, !w)
 }
 
-// write says how the worker is, or how it was: the numbers may be old, or it gone.
+// writePanel writes the worker's values. It marks them as old if the data is outdated or the
+// worker is gone.
 function writePanel(w, gone) {
   const outdated = gone || current.outdated, markOld = v => outdated && v !== DASH ? 'was ' + v : v
   panel.classList.toggle('outdated', outdated)
-  html($('w-state'), gone ? `gone: it was ${esc(w.state)} at ${clock(lastSeenAt)}, is registered no more, and does not answer`
+  html($('w-state'), gone ? `gone: it was ${esc(w.state)} at ${clock(lastSeenAt)}, is no longer registered, and does not answer`
     : `${glyph(w.state)} ` + (outdated ? `was ${esc(w.state)} at ${clock(lastSeenAt)}` : esc(w.state)))
   const values = [describeKV(w), ofTotal(w.slotsActive, w.slotsTotal), num(w.waiting), pct(w.hitRate, 1)]
   values.forEach((v, i) => text($('w-v' + i), markOld(v)))
   text($('w-age'), lastReport(w, (current.snapshot.now - lastSeenAt) / 1000) + (w.age == null ? '' : ' ago'))
   text($('w-hit2'), markOld(pct(w.hitRateTotal, 1)))
-  text($('w-anomalies-title'), `${workerHistory?.odd.length ? 'What' : 'Nothing'} ${outdated ? 'was' : 'is'} odd about it`)
+  text($('w-anomalies-title'), (workerHistory?.odd.length ? 'Anomalies' : 'No anomalies') + (outdated ? ' at that time' : ''))
   drawRanks(w)
 }
 
-// unknown is for an address of a worker that has gone, or never was.
+// showMissing is for a URL that names a worker which has left, or never existed.
 function showMissing() {
   missingKey = view.w
   builtKey = ''
   const {leftOut} = current.snapshot
   panel.innerHTML = `<div class="top"><h2 id="w-title" tabindex="-1">No worker ${esc(view.w.slice(0, 200))} here</h2>${CLOSE}</div>
-    <p class="detail">The address of this page names it. It has gone, or it is another program's. If it comes, it is shown here.</p>` +
-    (leftOut?.workers ? `<p class="detail">Or it is one of ${num(leftOut.workers)} that the page has no room for.</p>` : '')
+    <p class="detail">The address of this page names it. It has left, or another instance of this program watches it. If it joins, it is shown here.</p>` +
+    (leftOut?.workers ? `<p class="detail">Or it is one of ${num(leftOut.workers)} workers beyond the limit of this page.</p>` : '')
 }
 
 function buildPanel(w) {
@@ -115,7 +116,7 @@ function buildPanel(w) {
   const id = s => `<span>${esc(s)}</span> <button class="link" data-copy="${esc(s)}">copy</button>`
   panel.innerHTML = HEADER + '<h3 id="w-anomalies-title" hidden></h3><ul class="anomalies" id="w-anomalies"></ul>' + RANKS_HTML + '<p class="detail" id="w-note" hidden></p>' +
     PLOTS.map(([, name], i) => `<div class="plot-head"><span class="label">${name}${i ? '' : ' · dashed: mean of the endpoint, grey: ± 1 std'}</span><b id="w-v${i}"></b></div><div id="w-p${i}"></div>`).join('') +
-    '<h3>Who it is</h3><dl class="facts">' + fact('id, decimal', id(w.id)) + (hexID(w) ? fact('id, hexadecimal', id(w.hex)) : '') +
+    '<h3>Identity</h3><dl class="facts">' + fact('id, decimal', id(w.id)) + (hexID(w) ? fact('id, hexadecimal', id(w.hex)) : '') +
     fact('data-parallel rank', w.dp == null ? DASH : String(w.dp)) + fact('model', esc(w.model || DASH)) + fact('source', esc(w.source ?? DASH)) +
     '<dt>last report</dt><dd id="w-age"></dd><dt>hit rate since the start</dt><dd id="w-hit2"></dd></dl>'
   text($('w-title'), displayID(w) + rankSuffix(w))
@@ -128,8 +129,8 @@ function buildPanel(w) {
   })
 }
 
-// fetchPast asks for the history of the open worker, and for what is odd about it: when it is
-// opened, and with each snapshot, since sentences must not differ from the numbers beside them.
+// fetchHistory requests the history and the anomalies of the open worker, when it is opened
+// and with each snapshot: the sentences must agree with the numbers beside them.
 export async function fetchHistory() {
   if (!current.byKey.has(builtKey) || requestedKey === builtKey) return
   const key = requestedKey = builtKey, answer = await requestHistory(key)
@@ -154,7 +155,7 @@ export async function fetchHistory() {
   html($('w-anomalies'), workerHistory.odd.map(o => `<li>${esc(o.text)}${o.check ? `<p>${esc(o.check)}</p>` : ''}</li>`).join(''))
 }
 
-// step opens the next worker of the table's order, or the one before.
+// openNeighbour opens the worker that is d rows further in the table's order.
 export function openNeighbour(d) {
   const i = current.ordered.findIndex(w => w.key === view.w), w = current.ordered[i + d]
   if (i >= 0 && w) openWorker(w.key)
