@@ -13,24 +13,25 @@ import (
 	"dynamo-metrics/e2e/process"
 )
 
-// widths are one of each of the style's steps.
+// widths holds one window width for each range of the style's media queries.
 var widths = []int{1440, 1180, 900, 640, 390}
 
+// TestWebPageAccessibility has axe-core check each state of the page, in both themes and all widths.
 func TestWebPageAccessibility(t *testing.T) {
 	axe := axeCore(t)
-	s := newEnvironment(t)
+	env := newEnvironment(t)
 	c := startChromium(t)
 
-	empty := s.startMetrics("--component", "nobody", "--standby")
+	empty := env.startMetrics("--component", "none", "--standby")
 	checkAccessibility(t, c, axe, "empty", empty.url+"/", "#empty", nil)
 	for n := range 20 {
-		s.startWorker("backend", workerID(n), 5*n)
-		s.publishHit(workerID(n), 100, 40)
+		env.startWorker("backend", workerID(n), 5*n)
+		env.publishHit(workerID(n), 100, 40)
 	}
-	ok := s.startMetrics("--component", "backend", "--standby")
+	ok := env.startMetrics("--component", "backend", "--standby")
 	checkAccessibility(t, c, axe, "ok", ok.url+"/", "#rows", nil)
-	startFleet(s)
-	trouble := s.startMetrics("--standby")
+	startFleet(env)
+	trouble := env.startMetrics("--standby")
 	checkAccessibility(t, c, axe, "trouble", trouble.url+"/", "#serious", nil)
 	checkAccessibility(t, c, axe, "open", fmt.Sprintf("%s/#w=%d", trouble.url, workerID(30)), "#w-anomalies", nil)
 	checkAccessibility(t, c, axe, "keys", trouble.url+"/", "#rows", func(b *tab) { b.pressKeys("?") })
@@ -41,13 +42,13 @@ func TestWebPageAccessibility(t *testing.T) {
 	})
 }
 
-// looksFine has axe look at a state of the page in both themes and all widths: once until
-// is there, and then has been done.
-func checkAccessibility(t *testing.T, c *chromium, axe, state, address, until string, then func(*tab)) {
+// checkAccessibility opens the page, waits until the element has text, runs then, and has
+// axe-core check the page in both themes and all widths.
+func checkAccessibility(t *testing.T, c *chromium, axe, state, address, element string, then func(*tab)) {
 	t.Run(state, func(t *testing.T) {
 		b := c.newTab(t)
 		b.open(address)
-		b.waitFor(fmt.Sprintf("!!document.querySelector(%q)?.innerText.trim()", until))
+		b.waitFor(fmt.Sprintf("!!document.querySelector(%q)?.innerText.trim()", element))
 		if then != nil {
 			then(b)
 		}
@@ -64,15 +65,15 @@ func checkAccessibility(t *testing.T, c *chromium, axe, state, address, until st
 				b.screenshot(fmt.Sprintf("%s-%s-%d", state, theme, width))
 			}
 		}
-		// What finds nothing may not look.
+		// axe-core must find a fault that is there.
 		b.run("(document.querySelector('dialog[open]') ?? document.body).insertAdjacentHTML('beforeend', '<button></button>')")
 		if found := strings.Join(b.violations(), "\n"); !strings.Contains(found, "button-name") {
-			t.Errorf("axe finds no fault in a button without a name: %s", found)
+			t.Errorf("axe reports no violation of button-name for a button without a name, only: %s", found)
 		}
 	})
 }
 
-// violations are what axe has found.
+// violations returns the violations that axe-core finds in the page as it is.
 func (b *tab) violations() (found []string) {
 	b.t.Helper()
 	var answer []struct {
@@ -90,7 +91,7 @@ func (b *tab) violations() (found []string) {
 	return found
 }
 
-// axeCore is the script of axe-core, which .ci/run installs.
+// axeCore returns the script of axe-core, which .ci/run installs.
 func axeCore(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(process.Cache(t), "axe", "node_modules", "axe-core", "axe.min.js")
@@ -101,7 +102,7 @@ func axeCore(t *testing.T) string {
 	return string(script)
 }
 
-// picture keeps what the page looks like, if somebody wants to see it.
+// screenshot writes a picture of the page into the directory that DYNAMO_SCREENSHOTS names, if it does.
 func (b *tab) screenshot(name string) {
 	b.t.Helper()
 	dir := os.Getenv("DYNAMO_SCREENSHOTS")

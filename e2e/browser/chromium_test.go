@@ -18,19 +18,19 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// chromium is a running browser. It speaks the DevTools protocol over a pair of pipes:
-// messages in JSON, a zero byte after each.
+// chromium is a running browser, which is controlled by the DevTools protocol over two pipes:
+// JSON messages, each followed by a zero byte.
 type chromium struct {
 	out *os.File
 
 	mu      sync.Mutex
 	sent    int
 	pending map[int]chan message
-	tabs    map[string]*tab // by their sessions
-	ended   error           // why nothing more will be answered
+	tabs    map[string]*tab // by session
+	ended   error           // why no more calls are answered
 }
 
-// message is a call, its answer, or an event.
+// message is a call, its reply, or an event.
 type message struct {
 	ID      int             `json:"id,omitempty"`
 	Session string          `json:"sessionId,omitempty"`
@@ -42,16 +42,16 @@ type message struct {
 	} `json:"error,omitempty"`
 }
 
-// startChromium starts a browser with a profile of its own, until the end of the test.
+// startChromium starts a browser with a profile of its own. It is stopped at the end of the test.
 func startChromium(t *testing.T) *chromium {
 	t.Helper()
 	path := process.Installed(t, "chromium", "chromium")
 	childIn, parentOut := pipe(t)
 	parentIn, childOut := pipe(t)
 	cmd := exec.Command(path, "--headless=new", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir(),
-		"--no-sandbox", // root has none, and only our own page is opened
+		"--no-sandbox", // the sandbox does not work as root, and only our own page is opened
 		"--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars", "--force-color-profile=srgb", "about:blank")
-	cmd.ExtraFiles = []*os.File{childIn, childOut} // it reads 3 and writes 4
+	cmd.ExtraFiles = []*os.File{childIn, childOut} // Chromium reads from descriptor 3 and writes to 4
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func startChromium(t *testing.T) *chromium {
 	var reader sync.WaitGroup
 	reader.Go(func() { c.readLoop(parentIn) })
 	t.Cleanup(func() {
-		parentOut.Close() // that ends it
+		parentOut.Close() // Chromium exits then
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
 		select {
@@ -86,18 +86,18 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-// read hands out what the browser says until it is gone.
+// readLoop delivers replies and events until the browser has exited.
 func (c *chromium) readLoop(from *os.File) {
 	in := bufio.NewReaderSize(from, 1<<20)
 	for {
 		b, err := in.ReadBytes(0)
 		if err != nil {
-			c.fail(fmt.Errorf("chromium is gone: %w", err))
+			c.fail(fmt.Errorf("chromium has exited: %w", err))
 			return
 		}
 		var m message
 		if err := json.Unmarshal(b[:len(b)-1], &m); err != nil {
-			c.fail(fmt.Errorf("chromium says %.200q: %w", b, err))
+			c.fail(fmt.Errorf("decode chromium's message %.200q: %w", b, err))
 			return
 		}
 		c.mu.Lock()
@@ -123,7 +123,7 @@ func (c *chromium) fail(err error) {
 	}
 }
 
-// call has the browser, or one of its tabs, do something.
+// call calls a method of the browser or, with a session, of a tab.
 func (c *chromium) call(session, method string, params, result any) error {
 	p, err := json.Marshal(params)
 	if err != nil {
@@ -148,7 +148,7 @@ func (c *chromium) call(session, method string, params, result any) error {
 	select {
 	case m, ok := <-answer:
 		if !ok {
-			return errors.New("chromium is gone")
+			return errors.New("chromium has exited")
 		}
 		if m.Error != nil {
 			return errors.New(m.Error.Message)
@@ -158,6 +158,6 @@ func (c *chromium) call(session, method string, params, result any) error {
 		}
 		return json.Unmarshal(m.Result, result)
 	case <-time.After(testutil.WaitTimeout):
-		return fmt.Errorf("no answer after %v", testutil.WaitTimeout)
+		return fmt.Errorf("no reply after %v", testutil.WaitTimeout)
 	}
 }

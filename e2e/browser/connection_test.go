@@ -15,9 +15,9 @@ import (
 )
 
 func TestWebPageReconnectsAfterRestart(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	p := s.startMetrics("--standby") // the key of one that was killed is there for ten seconds
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	p := env.startMetrics("--standby") // the etcd key of a killed instance remains for ten seconds
 	b := startChromium(t).newTab(t)
 	b.open(p.url + "/")
 	b.waitForText("#live", "Live")
@@ -28,7 +28,7 @@ func TestWebPageReconnectsAfterRestart(t *testing.T) {
 	b.waitForText("#live", "Not connected")
 	b.waitForText("#no-problems-text", "Not known")
 	b.waitFor("document.documentElement.classList.contains('outdated')")
-	s.startWorker("backend", workerID(1), 70)
+	env.startWorker("backend", workerID(1), 70)
 	p.start()
 	b.waitForText("#live", "Live")
 	b.waitForText("#n-workers", "2")
@@ -37,9 +37,9 @@ func TestWebPageReconnectsAfterRestart(t *testing.T) {
 }
 
 func TestWebPageMarksStaleNumbers(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	p := s.startMetrics()
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	p := env.startMetrics()
 	b := startChromium(t).newTab(t)
 	b.open(p.url + "/")
 	b.waitForText("#live", "Live")
@@ -54,22 +54,22 @@ func TestWebPageMarksStaleNumbers(t *testing.T) {
 }
 
 func TestWebPageShowsWhyStreamIsRefused(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	p := s.startMetrics()
-	const maxStreams = 100 // that the program serves
-	var others []*http.Response
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	p := env.startMetrics()
+	const maxStreams = 100 // the program's limit
+	var streams []*http.Response
 	for range maxStreams {
 		resp, err := http.Get(p.url + "/events")
 		must(t, err)
 		defer resp.Body.Close()
-		others = append(others, resp)
+		streams = append(streams, resp)
 	}
 	b := startChromium(t).newTab(t)
 	b.expectOutage(true)
 	b.open(p.url + "/")
 	b.waitForText("#banner", "Not connected.", "There are 100 open pages already", "Trying again")
-	for _, resp := range others {
+	for _, resp := range streams {
 		resp.Body.Close()
 	}
 	b.waitForText("#live", "Live")
@@ -77,11 +77,11 @@ func TestWebPageShowsWhyStreamIsRefused(t *testing.T) {
 	b.expectOutage(false)
 }
 
-// The page of one version of the program does not know the snapshots of another.
+// The page of one version of the program may not understand the snapshots of another version.
 func TestWebPageReloadsForAnotherVersion(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	p := s.startMetrics()
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	p := env.startMetrics()
 	b := startChromium(t).newTab(t)
 	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
 		sessionStorage.loads = +(sessionStorage.loads ?? 0) + 1
@@ -99,13 +99,13 @@ func TestWebPageReloadsForAnotherVersion(t *testing.T) {
 	b.waitForFragment("#sort=kv")
 }
 
-// Whoever looks at a page that another is in front of gets it anew.
+// A hidden page closes its stream after a minute, and connects again when it is shown.
 func TestWebPageClosesStreamWhenHidden(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	p := s.startMetrics()
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	p := env.startMetrics()
 	b := startChromium(t).newTab(t)
-	// A minute is long: the page's clock is wound on.
+	// The page's timer of one minute is shortened.
 	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
 		const later = setTimeout
 		setTimeout = (f, ms, ...rest) => later(f, ms === 60000 ? 50 : ms, ...rest)
@@ -123,11 +123,11 @@ func TestWebPageClosesStreamWhenHidden(t *testing.T) {
 }
 
 func TestWebPageOnStandby(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	leader := s.startMetrics("--standby")
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	leader := env.startMetrics("--standby")
 	leader.waitForFleet(`"role":"leader"`)
-	standby := s.startMetrics("--standby")
+	standby := env.startMetrics("--standby")
 	standby.WaitForLine("Standing by")
 	b := startChromium(t).newTab(t)
 	b.open(standby.url + "/")
@@ -137,22 +137,22 @@ func TestWebPageOnStandby(t *testing.T) {
 	b.waitForText("#role", "leader")
 }
 
-// hash is bcrypt's of "secret".
+// bcryptHash is the bcrypt hash of "secret".
 const bcryptHash = "$2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW"
 
 func TestWebPageWithTLSAndPassword(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
 	ca := testutil.NewAuthorityWithCertificates(t)
 	config := filepath.Join(ca.Dir, "web.yml")
 	must(t, os.WriteFile(config, []byte("tls_server_config:\n  cert_file: "+ca.File("server.crt")+"\n  key_file: "+ca.File("server.key")+
 		"\nbasic_auth_users:\n  ali: "+bcryptHash+"\n"), 0o600))
-	address := strings.Replace(s.startMetrics("--web.config.file", config).url, "http:", "https:", 1)
+	address := strings.Replace(env.startMetrics("--web.config.file", config).url, "http:", "https:", 1)
 	c := startChromium(t)
 	for _, inAddress := range []bool{false, true} {
 		b := c.newTab(t)
 		b.call("Security.setIgnoreCertificateErrors", object{"ignore": true}, nil)
-		b.expectOutage(true) // that it asks for a password is in the log
+		b.expectOutage(true) // Chromium logs the answer 401
 		if inAddress {
 			b.open(strings.Replace(address, "//", "//ali:secret@", 1) + "/")
 		} else {
@@ -163,6 +163,6 @@ func TestWebPageWithTLSAndPassword(t *testing.T) {
 		b.expectOutage(false)
 		b.waitForText("#n-workers", "1")
 		b.click("#rows tr .c-kv")
-		b.waitFor("document.querySelector('#w-p0 .line').getAttribute('d').length > 4") // its history has come
+		b.waitFor("document.querySelector('#w-p0 .line').getAttribute('d').length > 4") // the worker's history has arrived
 	}
 }

@@ -9,13 +9,13 @@ import (
 )
 
 func TestWebPageGroupTitlesFollowTheColour(t *testing.T) {
-	s := newEnvironment(t)
+	env := newEnvironment(t)
 	for n := range 4 {
-		s.startWorker("backend", workerID(n), 20).setSlots(20, 16+8*n, 0) // of 64
-		s.publishHit(workerID(n), 100, 30)
+		env.startWorker("backend", workerID(n), 20).setSlots(20, 16+8*n, 0) // of 64
+		env.publishHit(workerID(n), 100, 30)
 	}
-	s.startWorker("prefill", workerID(9), 80)
-	b := s.openPage("")
+	env.startWorker("prefill", workerID(9), 80)
+	b := env.openPage("")
 	b.waitForText("#n-workers", "5")
 	b.waitForText("#groups", "backend/generate 4 workers · mean KV use 20 % ± 0", "prefill/generate 1 worker · mean KV use 80 % ± 0")
 	b.waitForText("#legend", "KV use 0 %")
@@ -24,19 +24,19 @@ func TestWebPageGroupTitlesFollowTheColour(t *testing.T) {
 	b.waitForText("#legend", "slots in use 0 %")
 	b.waitFor("!document.querySelector('#groups').innerText.includes('KV')")
 	for n := range 4 {
-		s.publishHit(workerID(n), 100, 30)
+		env.publishHit(workerID(n), 100, 30)
 	}
 	b.selectOption("#f-by", "hit")
 	b.waitForText("#groups", "backend/generate 4 workers · hit rate 30 %")
 	b.waitForText("#legend", "hit rate 0 %")
 	b.waitFor("!document.querySelector('#groups').innerText.includes('mean')")
-	for _, group := range []string{"state", "none", "source"} { // no group is a whole endpoint
+	for _, group := range []string{"state", "none", "source"} { // none of these groups is a whole endpoint
 		b.selectOption("#f-group", group)
 		b.waitFor("!/mean|hit rate/.test(document.querySelector('#groups').innerText)")
 	}
 }
 
-// heard has the pages that are opened from now on keep whatever their live regions say.
+// recordAnnouncements makes the pages that are opened from now on record the texts of their live regions, in said.
 func (b *tab) recordAnnouncements() {
 	b.t.Helper()
 	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
@@ -53,20 +53,20 @@ func (b *tab) recordAnnouncements() {
 }
 
 func TestWebPageAnnouncesChangesOnly(t *testing.T) {
-	s := newEnvironment(t)
+	env := newEnvironment(t)
 	for n := range 10 {
-		s.startWorker("backend", workerID(n), 40)
+		env.startWorker("backend", workerID(n), 40)
 	}
-	full := s.startWorker("backend", workerID(20), 95)
-	malformed := s.startWorker("backend", workerID(21), 40)
+	full := env.startWorker("backend", workerID(20), 95)
+	malformed := env.startWorker("backend", workerID(21), 40)
 	malformed.answerMalformed()
-	p := s.startMetrics("--standby")
-	p.waitForFleet("imbalance:backend/generate") // its title has a number
+	p := env.startMetrics("--standby")
+	p.waitForFleet("imbalance:backend/generate") // its title contains a number that changes
 	b := startChromium(t).newTab(t)
 	b.countSnapshots()
 	b.recordAnnouncements()
-	// That a problem comes or goes is a change: some are raised only after a minute.
-	said := func() (all []string) {
+	// New and solved problems are changes, too. They are left out, because some are raised only after a minute.
+	announcements := func() (all []string) {
 		must(t, b.eval("said.filter(s => !/new problem|Solved/.test(s))", &all))
 		return all
 	}
@@ -74,99 +74,99 @@ func TestWebPageAnnouncesChangesOnly(t *testing.T) {
 	b.waitForText("#shown", "of 12 workers shown: ", "uneven: 2.1")
 	b.run("document.querySelector('#map').focus()")
 	b.waitForSnapshots(2)
-	before := len(said())
-	for n := range 8 { // the numbers change, and nothing else
+	before := len(announcements())
+	for n := range 8 { // only numbers change
 		full.setLoad(94-n, 0)
 		b.waitForSnapshots(1)
 	}
-	if more := said()[before:]; len(more) > 0 {
-		t.Errorf("while nothing but numbers changed it said %q", more)
+	if more := announcements()[before:]; len(more) > 0 {
+		t.Errorf("the page announced %q, want nothing while only numbers change", more)
 	}
 	b.pressKeys("p")
 	b.waitFor("said.some(s => s.includes('Paused.'))")
-	before = len(said())
+	before = len(announcements())
 	b.waitForSnapshots(4)
-	if more := said()[before:]; len(more) > 0 {
-		t.Errorf("while paused it said %q", more)
+	if more := announcements()[before:]; len(more) > 0 {
+		t.Errorf("the page announced %q, want nothing while paused", more)
 	}
 	b.pressKeys("p")
 	b.waitFor("said.some(s => s.includes('Live.'))")
 	b.run("location.hash = 'state=malformed'")
 	b.waitFor("said.at(-1).includes('1 of 12 workers shown.')")
 
-	before = len(said())
+	before = len(announcements())
 	b.expectOutage(true)
 	p.Kill()
 	b.waitForText("#banner", "Connection lost", "s ago")
 	b.waitFor("said.some(s => s.includes('Connection lost.'))")
-	b.waitFor("parseFloat(document.querySelector('#ago').innerText) > 4") // many ticks of the clock
-	if more := said()[before:]; len(more) != 1 {
-		t.Errorf("when the connection was lost it said %q, want one thing", more)
+	b.waitFor("parseFloat(document.querySelector('#ago').innerText) > 4") // the page's clock has ticked often
+	if more := announcements()[before:]; len(more) != 1 {
+		t.Errorf("the page announced %q when the connection was lost, want one announcement", more)
 	}
 	p.start()
 	b.waitForText("#live", "Live")
 	b.waitFor("said.some(s => s.includes('Connected again.'))")
-	for _, one := range said() {
-		if strings.Contains(one, " ago") {
-			t.Errorf("it said %q, which is old a moment later", one)
+	for _, text := range announcements() {
+		if strings.Contains(text, " ago") {
+			t.Errorf("the page announced %q, want no time, which changes each second", text)
 		}
 	}
 }
 
-// What a sentence says of a worker must not differ from the numbers beside it for longer
-// than it takes to ask: it is asked for with each snapshot, unless an answer is on its way.
+// The sentences about a worker's anomalies must agree with the numbers beside them. So the page
+// requests them with each snapshot, unless a request is in flight.
 func TestWebPageFetchesAnomaliesWithEachSnapshot(t *testing.T) {
-	s := newEnvironment(t)
+	env := newEnvironment(t)
 	for n := range 10 {
-		s.startWorker("backend", workerID(n), 40)
+		env.startWorker("backend", workerID(n), 40)
 	}
-	p := s.startMetrics()
+	p := env.startMetrics()
 	b := startChromium(t).newTab(t)
 	b.countSnapshots()
 	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
 		globalThis.missed = 0
 		const {fetch: real, EventSource: Counting} = globalThis
-		let asked = 0, flying = 0, before
+		let requests = 0, inFlight = 0, before
 		fetch = async (...args) => {
 			if (!String(args[0]).includes('worker?')) return real(...args)
-			asked++
-			flying++
+			requests++
+			inFlight++
 			const answer = await real(...args)
-			if (!answer.ok) flying--
-			// The page has what it asked for before any other message can come: between this and
-			// its own code there are promises alone.
-			return {ok: answer.ok, json: () => answer.json().finally(() => flying--)}
+			if (!answer.ok) inFlight--
+			// The page's code gets the answer before any other message can arrive: only promises
+			// are resolved in between.
+			return {ok: answer.ok, json: () => answer.json().finally(() => inFlight--)}
 		}
 		EventSource = class extends Counting {
 			constructor(...args) {
 				super(...args)
 				this.addEventListener('message', () => {
-					if (before?.asked === asked && !before.flying) missed++
-					before = {asked, flying}
+					if (before?.requests === requests && !before.inFlight) missed++
+					before = {requests, inFlight}
 				})
 			}
 		}`}, nil)
 	b.open(fmt.Sprintf("%s/#w=%d", p.url, workerID(20)))
 	b.waitForSnapshots(2)
-	odd := s.startWorker("backend", workerID(20), 95)
+	full := env.startWorker("backend", workerID(20), 95)
 	b.waitForText("#w-anomalies", "KV use 95 %")
-	must(t, b.eval("missed = 0", nil)) // with the snapshots from before it came there was nothing to ask
-	b.waitForSnapshots(7)              // longer than one step of the history
-	odd.setLoad(40, 0)
+	must(t, b.eval("missed = 0", nil)) // before the worker joined there was nothing to request
+	b.waitForSnapshots(7)              // that takes longer than one step of the history
+	full.setLoad(40, 0)
 	b.waitForText("#w-v0", "40 %")
 	b.waitForText("#w-anomalies-title", "No anomalies")
 	var missed int
 	must(t, b.eval("missed", &missed))
 	if missed > 0 {
-		t.Errorf("with %d snapshots it asked for nothing", missed)
+		t.Errorf("the page requested no anomalies with %d snapshots, want a request with each", missed)
 	}
 }
 
-// A worker that has just come has numbers and no history of them yet.
+// A worker that has just joined has numbers, but no history yet. The page must not say that they are not reported.
 func TestWebPageWorkerWithoutHistory(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	p := s.startMetrics()
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	p := env.startMetrics()
 	b := startChromium(t).newTab(t)
 	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
 		const real = fetch

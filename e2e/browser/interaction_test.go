@@ -7,35 +7,35 @@ import (
 	"testing"
 )
 
-// company is a fleet of two components: forty-four workers, of which one is full, one
-// silent, one not registered and one malformed.
-func startFleet(s *environment) {
+// startFleet starts 44 workers of two components. One of them is full, one is silent, one is
+// unregistered and one is malformed.
+func startFleet(env *environment) {
 	for n := range 30 {
-		s.startWorker("backend", workerID(n), 40+n%20)
+		env.startWorker("backend", workerID(n), 40+n%20)
 	}
 	for n := range 10 {
-		s.startWorker("prefill", workerID(100+n), 20+n)
+		env.startWorker("prefill", workerID(100+n), 20+n)
 	}
-	full, silent, lost, malformed := s.startWorker("backend", workerID(30), 40), s.startWorker("backend", workerID(31), 40), s.startWorker("backend", workerID(32), 55), s.startWorker("backend", workerID(33), 40)
+	full, silent, unregistered, malformed := env.startWorker("backend", workerID(30), 40), env.startWorker("backend", workerID(31), 40), env.startWorker("backend", workerID(32), 55), env.startWorker("backend", workerID(33), 40)
 	full.setLoad(99, 12)
 	silent.stopAnswering()
-	lost.deregister()
+	unregistered.deregister()
 	malformed.answerMalformed()
 	for n := range 30 {
-		s.publishHit(workerID(n), 100, 30+n)
+		env.publishHit(workerID(n), 100, 30+n)
 	}
 }
 
 func TestWebPageFiltersAndSorts(t *testing.T) {
-	s := newEnvironment(t)
-	startFleet(s)
-	b := s.openPage("")
+	env := newEnvironment(t)
+	startFleet(env)
+	b := env.openPage("")
 	b.waitForText("#states", "41 answering", "1 silent", "1 malformed")
-	b.waitFor("document.querySelector('#f-namespace').parentNode.hidden") // there is one
+	b.waitFor("document.querySelector('#f-namespace').parentNode.hidden") // there is only one namespace
 
 	b.pressKeys("/")
 	b.waitFor("document.activeElement.id === 'f-q'")
-	b.pressKeys("p", "r", "e", "f") // letters in a field are letters
+	b.pressKeys("p", "r", "e", "f") // letters in a text field are no shortcuts
 	b.waitForText("#shown", "10 of 44 workers shown")
 	b.waitForFragment("#q=pref")
 	b.waitForText("#groups", "prefill/generate 10 workers")
@@ -71,9 +71,9 @@ func TestWebPageFiltersAndSorts(t *testing.T) {
 }
 
 func TestWebPageURLHoldsTheView(t *testing.T) {
-	s := newEnvironment(t)
-	startFleet(s)
-	p := s.startMetrics()
+	env := newEnvironment(t)
+	startFleet(env)
+	p := env.startMetrics()
 	b := startChromium(t).newTab(t)
 	view := fmt.Sprintf("#component=prefill&by=slots&sort=kv&w=%d", workerID(104))
 	b.open(p.url + "/" + view)
@@ -82,10 +82,10 @@ func TestWebPageURLHoldsTheView(t *testing.T) {
 	b.waitForText("#rows tr:first-child", fmt.Sprint(workerID(109)))
 	b.waitFor("document.querySelector('#f-component').value === 'prefill' && document.querySelector('#f-by').value === 'slots'")
 	b.waitForFragment(view)
-	b.run("location.hash = '#state=malformed'") // as somebody edits it
+	b.run("location.hash = '#state=malformed'") // as if a person edits it
 	b.waitForText("#rows", fmt.Sprint(workerID(33)))
 	b.waitFor("document.querySelector('#worker').hidden")
-	for _, nonsense := range []string{"#by=x&order=y&group=z&sort=constructor&dir=up&page=-7&w=nobody&problem=none", "#page=999999", "#%E0%A4%A", "#group=__proto__"} {
+	for _, nonsense := range []string{"#by=x&order=y&group=z&sort=constructor&dir=up&page=-7&w=none&problem=none", "#page=999999", "#%E0%A4%A", "#group=__proto__"} {
 		b.open(p.url + "/?" + nonsense)
 		b.waitForText("#n-workers", "44")
 		b.waitFor("document.querySelectorAll('#rows tr').length > 0")
@@ -93,10 +93,10 @@ func TestWebPageURLHoldsTheView(t *testing.T) {
 }
 
 func TestWebPageProblemShowsItsWorkers(t *testing.T) {
-	s := newEnvironment(t)
-	startFleet(s)
-	s.registerInstance("backend", workerID(40))
-	b := s.openPage("")
+	env := newEnvironment(t)
+	startFleet(env)
+	env.registerInstance("backend", workerID(40))
+	b := env.openPage("")
 	b.waitForText("#serious", "silent")
 	b.waitFor("[...document.querySelectorAll('#serious .problem')].some(p => p.innerText.includes('silent') && p.querySelector('button').innerText === 'Show 2')")
 	b.run("[...document.querySelectorAll('#serious .problem')].find(p => p.innerText.includes('silent')).querySelector('button').click()")
@@ -106,9 +106,9 @@ func TestWebPageProblemShowsItsWorkers(t *testing.T) {
 }
 
 func TestWebPageKeyboard(t *testing.T) {
-	s := newEnvironment(t)
-	startFleet(s)
-	b := s.openPage("#sort=id&dir=asc")
+	env := newEnvironment(t)
+	startFleet(env)
+	b := env.openPage("#sort=id&dir=asc")
 	b.waitForText("#n-workers", "44")
 
 	b.pressKeys("t")
@@ -119,19 +119,19 @@ func TestWebPageKeyboard(t *testing.T) {
 	b.waitForText("#keys", "Keys and meanings", "find a worker")
 	b.pressKeys("Escape")
 	b.waitFor("!document.querySelector('#keys').open")
-	// A key that comes before the browser has drawn the page without the dialog is not lost.
+	// A key that is pressed before the browser has drawn the page without the dialog is not lost.
 	b.run("document.querySelector('#help').click(), document.querySelector('#keys').close(), document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 't', bubbles: true}))")
 	b.waitFor("document.documentElement.dataset.theme === 'dark'")
 
 	b.pressKeys("p")
 	b.waitForText("#live", "Paused")
-	late := s.startWorker("backend", workerID(50), 60)
+	joined := env.startWorker("backend", workerID(50), 60)
 	b.waitFor("document.querySelector('#ago').innerText !== ''")
 	b.waitForText("#n-workers", "44")
 	b.pressKeys("p")
 	b.waitForText("#live", "Live")
 	b.waitForText("#n-workers", "45")
-	late.stop()
+	joined.stop()
 	b.waitForText("#n-workers", "44")
 
 	b.run("document.querySelector('#map').focus()")
@@ -156,15 +156,15 @@ func TestWebPageKeyboard(t *testing.T) {
 	b.waitFor("document.activeElement === document.querySelectorAll('#rows tr')[1]")
 
 	b.run("document.querySelector('#p-load .plot').focus()")
-	b.pressKeys("ArrowLeft", "ArrowLeft") // to now, and to the sample before
+	b.pressKeys("ArrowLeft", "ArrowLeft") // to now, and one sample back
 	b.waitFor("document.querySelector('#p-load .plot').getAttribute('aria-valuetext').startsWith('5.0 s ago')")
-	b.waitFor("[...document.querySelectorAll('#fleet .crosshair')].every(hair => !hair.hidden)")
+	b.waitFor("[...document.querySelectorAll('#fleet .crosshair')].every(line => !line.hidden)")
 }
 
 func TestWebPagePointer(t *testing.T) {
-	s := newEnvironment(t)
-	startFleet(s)
-	p := s.startMetrics()
+	env := newEnvironment(t)
+	startFleet(env)
+	p := env.startMetrics()
 	c := startChromium(t)
 	must(t, c.call("", "Browser.grantPermissions", object{"origin": p.url, "permissions": []string{"clipboardReadWrite", "clipboardSanitizedWrite"}}, nil))
 	b := c.newTab(t)
@@ -183,7 +183,7 @@ func TestWebPagePointer(t *testing.T) {
 	b.waitForText("#toast", "hexadecimal id")
 }
 
-// choose takes an option of a select, as a person does.
+// selectOption chooses an option of a select element, as a person does.
 func (b *tab) selectOption(selector, value string) {
 	b.t.Helper()
 	b.run(fmt.Sprintf("(s => { s.value = %q; s.dispatchEvent(new Event('input', {bubbles: true})) })(document.querySelector(%q))", value, selector))

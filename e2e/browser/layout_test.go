@@ -8,24 +8,25 @@ import (
 	"testing"
 )
 
-// long is a name of sixty characters.
+// longName returns a name of sixty characters that begins with these.
 func longName(begin string) string { return begin + strings.Repeat("-and-more", 7)[:60-len(begin)] }
 
-// unwieldy is a fleet of long names, with problems at each endpoint.
-func startFleetWithLongNames(s *environment, namespaces ...string) {
+// startFleetWithLongNames starts workers with long names. Each endpoint has problems.
+func startFleetWithLongNames(env *environment, namespaces ...string) {
 	for i, namespace := range namespaces {
 		for j, component := range []string{longName("backend"), longName("prefill"), "short"} {
 			for n := range 8 {
-				s.startWorkerIn(namespace, component, workerID(1000*i+100*j+n), 30+5*n)
+				env.startWorkerIn(namespace, component, workerID(1000*i+100*j+n), 30+5*n)
 			}
-			s.startWorkerIn(namespace, component, workerID(1000*i+100*j+10), 30).setLoad(99, 12)
-			s.startWorkerIn(namespace, component, workerID(1000*i+100*j+11), 30).answerMalformed()
-			s.newWorker(namespace, component, workerID(1000*i+100*j+12)).register()
+			env.startWorkerIn(namespace, component, workerID(1000*i+100*j+10), 30).setLoad(99, 12)
+			env.startWorkerIn(namespace, component, workerID(1000*i+100*j+11), 30).answerMalformed()
+			env.newWorker(namespace, component, workerID(1000*i+100*j+12)).register()
 		}
 	}
 }
 
-// faults are the texts that are cut off with no sign, and what is wider than the window.
+// layoutFaults is JavaScript that returns the texts that are cut off without an ellipsis, and the
+// elements that are wider than the window.
 const layoutFaults = `(() => {
 	const found = new Set, wide = document.documentElement.clientWidth
 	if (document.documentElement.scrollWidth > wide || innerWidth > wide) found.add('the page is wider than the window: ' + [...document.querySelectorAll('body *')]
@@ -37,28 +38,29 @@ const layoutFaults = `(() => {
 		range.selectNodeContents(n)
 		const r = range.getBoundingClientRect(), what = el.tagName + '.' + el.className + '#' + (el.id || el.parentElement.id) + ': ' + n.data.trim().slice(0, 90)
 		if (!r.width) continue
-		let signed = false
+		let marked = false
 		for (let a = el; a !== document.body; a = a.parentElement) {
 			const style = getComputedStyle(a), box = a.getBoundingClientRect()
 			if (style.overflowX === 'visible') continue
 			if (r.right <= box.right + 1 && r.left >= box.left - 1) continue
-			signed = style.textOverflow === 'ellipsis' && !!el.closest('[title]')?.title || a.closest('.cmd')
-			if (!signed) found.add('cut: ' + what)
+			marked = style.textOverflow === 'ellipsis' && !!el.closest('[title]')?.title || a.closest('.command')
+			if (!marked) found.add('cut off: ' + what)
 			break
 		}
 		const block = el.closest('td, th, li, p, h1, h2, h3, dd, dt, button')
-		if (!signed && block && r.right > block.getBoundingClientRect().right + 1) found.add('beyond its place: ' + what)
-		if (!signed && r.right > wide + 1) found.add('beyond the window: ' + what)
+		if (!marked && block && r.right > block.getBoundingClientRect().right + 1) found.add('beyond its block: ' + what)
+		if (!marked && r.right > wide + 1) found.add('beyond the window: ' + what)
 	}
 	return [...found]
 })()`
 
-// laidOut waits until the page has taken to a new width: the map is drawn a little later.
+// waitForLayout waits until the page has its new width and the heat map, which is drawn a little later, too.
 func (b *tab) waitForLayout(width int) {
 	b.t.Helper()
 	b.waitFor(fmt.Sprintf("document.documentElement.clientWidth === %d && document.querySelector('#map canvas').offsetWidth <= document.querySelector('#map').clientWidth", width))
 }
 
+// checkLayout reports layoutFaults of the page in this state.
 func (b *tab) checkLayout(state string) {
 	b.t.Helper()
 	var found []string
@@ -69,12 +71,12 @@ func (b *tab) checkLayout(state string) {
 }
 
 func TestWebPageLayoutOfLongNames(t *testing.T) {
-	s := newEnvironment(t)
+	env := newEnvironment(t)
 	one, other := longName("dynamo"), longName("dynamic")
-	startFleetWithLongNames(s, one, other)
+	startFleetWithLongNames(env, one, other)
 	c := startChromium(t)
 	for name, namespace := range map[string]string{"one namespace": one, "several": "dyna*"} {
-		p := s.startMetrics("--namespace", namespace, "--standby", "--model-name", longName("meta-llama"))
+		p := env.startMetrics("--namespace", namespace, "--standby", "--model-name", longName("meta-llama"))
 		p.waitForFleet("full:")
 		p.waitForFleet("malformed:")
 		b := c.newTab(t)
@@ -104,12 +106,12 @@ func TestWebPageLayoutOfLongNames(t *testing.T) {
 }
 
 func TestWebPageLayoutOfRanks(t *testing.T) {
-	s := newEnvironment(t)
-	s.registerInstance("backend", workerID(0))
-	s.registerInstance("backend", workerID(1))
-	p := s.startMetrics()
-	s.publishRanks(p, workerID(0), 8)
-	s.publishRanks(p, workerID(1), 24)
+	env := newEnvironment(t)
+	env.registerInstance("backend", workerID(0))
+	env.registerInstance("backend", workerID(1))
+	p := env.startMetrics()
+	env.publishRanks(p, workerID(0), 8)
+	env.publishRanks(p, workerID(1), 24)
 	b := startChromium(t).newTab(t)
 	b.open(fmt.Sprintf("%s/#w=%d%%2F3", p.url, workerID(0)))
 	b.waitForText("#w-title", "rank 3")
@@ -126,7 +128,7 @@ func TestWebPageLayoutOfRanks(t *testing.T) {
 	b.waitForFragment(fmt.Sprintf("#w=%d%%2F7", workerID(0)))
 	b.run(fmt.Sprintf("location.hash = '#w=%d/23'", workerID(1)))
 	b.waitForText("#w-ranks h3", "Its 24 ranks")
-	s.startWorker("backend", workerID(2), 40)
+	env.startWorker("backend", workerID(2), 40)
 	b.waitForText("#n-workers", "3")
 	b.run(fmt.Sprintf("location.hash = '#w=%d'", workerID(2)))
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(2)))
@@ -134,35 +136,35 @@ func TestWebPageLayoutOfRanks(t *testing.T) {
 }
 
 func TestWebPageLayoutKeepsTableHeaderVisible(t *testing.T) {
-	s := newEnvironment(t)
-	startFleet(s)
-	b := s.openPage("")
+	env := newEnvironment(t)
+	startFleet(env)
+	b := env.openPage("")
 	b.waitForText("#n-workers", "44")
 	for _, width := range []int{1440, 900, 375} {
 		b.resize(width, 700)
 		b.run("document.querySelector('#rows tr:nth-child(20)').scrollIntoView({block: 'center'})")
-		// It is right below the bar, above the rows, and can be clicked there.
+		// The table's header is directly below the bar, covers the rows, and can be clicked.
 		b.waitFor(`(r => Math.abs(r.top - document.querySelector('.header').getBoundingClientRect().bottom) <= 1 &&
 			!!document.elementFromPoint(r.x + 10, r.y + r.height / 2).closest('th[data-k=kv]'))(document.querySelector('th[data-k=kv]').getBoundingClientRect())`)
 	}
-	// The keyboard's row is not beneath it.
+	// The header does not cover the row that has the focus.
 	b.run("document.querySelector('#rows tr:nth-child(20)').focus()")
 	b.pressKeys("Home", "End", "Home")
 	b.waitFor("document.activeElement === document.querySelector('#rows tr') && document.activeElement.getBoundingClientRect().top >= document.querySelector('#cols').getBoundingClientRect().bottom - 1")
 }
 
-// smallTargets are the targets of a pointer that are not 24 by 24 pixels, as WCAG 2.2 wants
-// them (2.5.8); links within a sentence need not be.
+// smallTargets is JavaScript that returns the pointer targets that are smaller than the 24 by 24
+// pixels that WCAG 2.2 (2.5.8) requires. Links within a sentence are exempt.
 const smallTargets = `[...document.querySelectorAll('a[href], button, input, select, textarea, summary, [tabindex], [role=button], [role=slider]')].filter(e =>
 	e.checkVisibility({visibilityProperty: true}) && !e.closest('.sr, .skip') && !e.matches('h2, p a')).map(e => [e, e.getBoundingClientRect()])
 	.filter(([, r]) => r.width < 24 || r.height < 24).map(([e, r]) => e.outerHTML.slice(0, 120) + ' ' + r.width + ' × ' + r.height)`
 
 func TestWebPageLayoutOfPointerTargets(t *testing.T) {
-	s := newEnvironment(t)
-	startFleet(s)
-	s.registerInstance("backend", workerID(60))
-	p := s.startMetrics()
-	s.publishRanks(p, workerID(60), 8)
+	env := newEnvironment(t)
+	startFleet(env)
+	env.registerInstance("backend", workerID(60))
+	p := env.startMetrics()
+	env.publishRanks(p, workerID(60), 8)
 	p.waitForFleet("malformed:")
 	b := startChromium(t).newTab(t)
 	states := map[string]func(){
@@ -186,13 +188,13 @@ func TestWebPageLayoutOfPointerTargets(t *testing.T) {
 			}
 		}
 	}
-	empty, c := s.startMetrics("--component", "none", "--standby"), b.browser
+	empty, c := env.startMetrics("--component", "none", "--standby"), b.browser
 	b = c.newTab(t)
 	b.open(empty.url + "/")
 	b.waitForText("#empty", "No worker yet")
 	var small []string
 	must(t, b.eval(smallTargets, &small))
 	if len(small) > 0 {
-		t.Errorf("on the empty page: %q", small)
+		t.Errorf("without workers: %q", small)
 	}
 }

@@ -1,13 +1,13 @@
 //go:build real
 
-// Package browser looks at the page at / as people do: the built program, hand-made and
-// mock workers, and Debian's Chromium, which is told what to do over its own debugging
-// pipe. That takes a hundred lines and no dependency.
+// Package browser tests the web page at / as people use it: with the built program, workers
+// that the tests control, mock workers, and Debian's Chromium. The tests control Chromium
+// through its debugging pipe, which takes a hundred lines and no dependency.
 //
 //	go test -tags real -count=1 -v ./e2e/browser/
 //
-// Without Chromium the tests are skipped with a word on what to install; with CI=true
-// that is a failure. DYNAMO_SCREENSHOTS names a directory to put pictures in.
+// Without Chromium the tests are skipped with a message about what to install; with CI=true
+// they fail. DYNAMO_SCREENSHOTS names a directory for pictures of each state of the page.
 package browser
 
 import (
@@ -16,7 +16,7 @@ import (
 	"dynamo-metrics/e2e/process"
 )
 
-// bin is where TestMain has put the programs.
+// bin is the directory of the built programs.
 var bin string
 
 func TestMain(m *testing.M) { process.Main(m, &bin, "../../cmd/metrics", "../../cmd/mock_worker") }

@@ -9,7 +9,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// steps waits until the browser's history of the tab is so long, and it is at that step.
+// waitForHistory waits until the tab's history has so many entries and is at that index.
 func (b *tab) waitForHistory(length, at int) {
 	b.t.Helper()
 	testutil.Until(b.t, func() error {
@@ -19,16 +19,16 @@ func (b *tab) waitForHistory(length, at int) {
 		}
 		b.call("Page.getNavigationHistory", object{}, &got)
 		if len(got.Entries) != length || got.CurrentIndex != at {
-			return fmt.Errorf("step %d of %d: %v, want %d of %d", got.CurrentIndex, len(got.Entries), got.Entries, at, length)
+			return fmt.Errorf("history index %d of %d: %v, want %d of %d", got.CurrentIndex, len(got.Entries), got.Entries, at, length)
 		}
 		return nil
 	})
 }
 
 func TestWebPageBackClosesWorker(t *testing.T) {
-	s := newEnvironment(t)
-	startFleet(s)
-	b := s.openPage("#sort=id&dir=asc")
+	env := newEnvironment(t)
+	startFleet(env)
+	b := env.openPage("#sort=id&dir=asc")
 	b.waitForText("#n-workers", "44")
 	const view = "#sort=id&dir=asc"
 	b.waitForHistory(2, 1) // the blank page is the first
@@ -37,7 +37,7 @@ func TestWebPageBackClosesWorker(t *testing.T) {
 	b.pressKeys("Enter")
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(0)))
 	b.waitForHistory(3, 2)
-	b.pressKeys("j", "j", "k") // however many are looked at: one step
+	b.pressKeys("j", "j", "k") // all of them are one history entry
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(1)))
 	b.waitForHistory(3, 2)
 	b.run("history.back()")
@@ -48,7 +48,7 @@ func TestWebPageBackClosesWorker(t *testing.T) {
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(1)))
 	b.waitForFragment(fmt.Sprintf("%s&w=%d", view, workerID(1)))
 
-	// What is closed by hand leaves nothing to go back through, and can be opened again.
+	// A worker that is closed by a key or a click leaves no entry behind, and Forward opens it again.
 	b.pressKeys("Escape")
 	b.waitFor("document.querySelector('#worker').hidden")
 	b.waitForFragment(view)
@@ -66,7 +66,7 @@ func TestWebPageBackClosesWorker(t *testing.T) {
 	}
 	b.waitForHistory(3, 1)
 
-	// What was chosen while it was open stays chosen.
+	// A setting that is changed while a worker is open is kept.
 	b.run("document.querySelector('#rows tr').click()")
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(0)))
 	b.selectOption("#f-by", "slots")
@@ -74,7 +74,7 @@ func TestWebPageBackClosesWorker(t *testing.T) {
 	b.waitForFragment("#by=slots&sort=id&dir=asc")
 	b.waitFor("document.querySelector('#f-by').value === 'slots'")
 
-	// It is opened again before the browser has gone back.
+	// Another worker is opened before the browser has gone back.
 	b.run("document.querySelector('#rows tr').click()")
 	b.run("document.querySelector('#w-close').click(), document.querySelectorAll('#rows tr')[2].click()")
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(2)))
@@ -85,9 +85,9 @@ func TestWebPageBackClosesWorker(t *testing.T) {
 }
 
 func TestWebPageUnknownWorkerIsReported(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	p := s.startMetrics()
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	p := env.startMetrics()
 	b := startChromium(t).newTab(t)
 	for _, key := range []string{fmt.Sprint(workerID(7)), fmt.Sprint(workerID(7), "/3"), fmt.Sprint(workerID(0), "/1"), "none", "<img src=x>", "__proto__"} {
 		b.open(p.url + "/")
@@ -101,7 +101,7 @@ func TestWebPageUnknownWorkerIsReported(t *testing.T) {
 	}
 	b.open(fmt.Sprintf("%s/?again#w=%d", p.url, workerID(7)))
 	b.waitForText("#w-title", fmt.Sprintf("No worker %d here", workerID(7)))
-	s.startWorker("backend", workerID(7), 60) // it comes
+	env.startWorker("backend", workerID(7), 60) // it joins
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(7)))
 	b.waitForText("#w-v0", "6,000 / 10,000 · 60 %")
 	b.pressKeys("Escape")
@@ -116,10 +116,10 @@ func TestWebPageUnknownWorkerIsReported(t *testing.T) {
 }
 
 func TestWebPageProblemThatIsOverIsReported(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	s.startWorker("backend", workerID(1), 40)
-	b := s.openPage("#problem=silent:backend/generate")
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	env.startWorker("backend", workerID(1), 40)
+	b := env.openPage("#problem=silent:backend/generate")
 	b.waitForText("#shown", "2 of 2 workers shown: their problem is over")
 	b.click("#clear")
 	b.waitForFragment("")

@@ -9,11 +9,11 @@ import (
 )
 
 func TestWebPageSearchFindsIDsAndNames(t *testing.T) {
-	s := newEnvironment(t)
-	startFleet(s)
-	s.registerInstance("prefill", workerID(200))
-	p := s.startMetrics("--model-name", "meta-llama/Llama-3.1-8B")
-	s.publishRanks(p, workerID(200), 3)
+	env := newEnvironment(t)
+	startFleet(env)
+	env.registerInstance("prefill", workerID(200))
+	p := env.startMetrics("--model-name", "meta-llama/Llama-3.1-8B")
+	env.publishRanks(p, workerID(200), 3)
 	b := startChromium(t).newTab(t)
 	b.open(p.url + "/")
 	b.waitForText("#n-workers", "45")
@@ -30,7 +30,7 @@ func TestWebPageSearchFindsIDsAndNames(t *testing.T) {
 		fmt.Sprintf("%X", workerID(3)):                     1,
 		fmt.Sprint(workerID(3)):                            1,
 		"0x694d":                                           45,
-		"0x1003":                                           0, // no id begins so
+		"0x1003":                                           0, // no id begins with these digits
 		fmt.Sprintf("  %d  prefill ", workerID(103)):       1,
 		fmt.Sprintf("backend %d", workerID(103)):           0,
 		"generate prefill":                                 11,
@@ -45,14 +45,14 @@ func TestWebPageSearchFindsIDsAndNames(t *testing.T) {
 	} {
 		search(query, workers)
 	}
-	search("no worker is called so", 0)
+	search("there is no such worker", 0)
 	b.waitForText("#no-match", "No worker matches these filters.")
 }
 
 func TestWebPageIDsOpenWorkers(t *testing.T) {
-	s := newEnvironment(t)
-	startFleet(s)
-	p := s.startMetrics()
+	env := newEnvironment(t)
+	startFleet(env)
+	p := env.startMetrics()
 	p.waitForFleet("full:backend/generate")
 	b := startChromium(t).newTab(t)
 	b.countSnapshots()
@@ -65,25 +65,25 @@ func TestWebPageIDsOpenWorkers(t *testing.T) {
 		b.waitFor("document.querySelector('#worker').hidden && document.querySelector('#toast').hidden")
 	}
 	b.run("document.querySelectorAll('details').forEach(d => { d.open = true })")
-	full := fmt.Sprintf(`[...document.querySelectorAll('.problem p a')].find(a => a.innerText === '%x')`, workerID(30))
-	b.waitFor("!!" + full)
-	b.run(full + ".click()")
+	link := fmt.Sprintf(`[...document.querySelectorAll('.problem p a')].find(a => a.innerText === '%x')`, workerID(30))
+	b.waitFor("!!" + link)
+	b.run(link + ".click()")
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(30)))
 	b.pressKeys("Escape")
 	b.waitFor("document.querySelector('#worker').hidden")
-	b.run(full + ".focus()")
+	b.run(link + ".focus()")
 	b.waitForSnapshots(3)
-	b.waitFor("document.activeElement === " + full)
+	b.waitFor("document.activeElement === " + link)
 	b.pressKeys("Enter")
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(30)))
 	b.pressKeys("Escape")
-	b.waitFor("document.activeElement === " + full)
+	b.waitFor("document.activeElement === " + link)
 }
 
 func TestWebPageIDsCanBeSelected(t *testing.T) {
-	s := newEnvironment(t)
-	startFleet(s)
-	b := s.openPage("#sort=id&dir=asc")
+	env := newEnvironment(t)
+	startFleet(env)
+	b := env.openPage("#sort=id&dir=asc")
 	b.waitForText("#n-workers", "44")
 	for _, id := range []string{".dec", ".hex"} {
 		b.run("getSelection().removeAllRanges(), document.querySelector('#rows tr').scrollIntoView({block: 'center'})")
@@ -103,9 +103,9 @@ func TestWebPageIDsCanBeSelected(t *testing.T) {
 }
 
 func TestWebPageKeysDialogTogglesByQuestionMark(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	b := s.openPage("")
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	b := env.openPage("")
 	b.waitForText("#n-workers", "1")
 	for range 2 {
 		b.pressKeys("?")

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// panelIs waits until the panel of the open worker shows that state, as of now or, if old, as of
-// some time ago: in its state, its numbers, its colour, and the age of the last report, which must
-// grow while the worker reports nothing.
+// waitForPanel waits until the panel of the open worker shows that state. If old, the panel must
+// show that its values are old: by its state, numbers and colour, and by the age of the last
+// report, which must grow while the worker reports nothing.
 func (b *tab) waitForPanel(state string, old bool) {
 	b.t.Helper()
 	b.waitForText("#w-state", state)
@@ -26,15 +26,15 @@ func (b *tab) waitForPanel(state string, old bool) {
 	b.waitFor("parseFloat(document.querySelector('#w-age').innerText) >= 3") // s: while it answers, it is polled ten times a second
 }
 
-// TestWebPageWorkerPanelMarksOldValues where its numbers are held, lost, or stale, or it is gone.
+// TestWebPageWorkerPanelMarksOldValues pauses the page, stops the worker, and stops the program.
 func TestWebPageWorkerPanelMarksOldValues(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(1), 40)
-	first := s.startWorker("backend", workerID(0), 40)
-	p := s.startMetrics("--standby")
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(1), 40)
+	first := env.startWorker("backend", workerID(0), 40)
+	p := env.startMetrics("--standby")
 	p.waitForFleet(`"nats":{"on":true`)
 	p.waitForFleet(fmt.Sprint(workerID(0)))
-	s.publishHit(workerID(0), 100, 30)
+	env.publishHit(workerID(0), 100, 30)
 	b := startChromium(t).newTab(t)
 	b.open(p.url + fmt.Sprintf("/#w=%d", workerID(0)))
 	b.waitForText("#w-hit2", "30.0 %")
@@ -43,7 +43,7 @@ func TestWebPageWorkerPanelMarksOldValues(t *testing.T) {
 	b.pressKeys("p")
 	b.waitForText("#live", "Paused")
 	b.waitForPanel("was answering at", true)
-	b.waitFor("parseFloat(document.querySelector('#ago').innerText) > 3") // though snapshots come
+	b.waitFor("parseFloat(document.querySelector('#ago').innerText) > 3") // although snapshots arrive
 	b.waitFor("!/^\\d/.test(document.title)")
 	b.waitForText("#no-problems-text", "As of ")
 	b.pressKeys("p")
@@ -53,7 +53,7 @@ func TestWebPageWorkerPanelMarksOldValues(t *testing.T) {
 
 	first.stop()
 	b.waitForPanel("gone: it was answering at", true)
-	s.startWorker("backend", workerID(0), 40)
+	env.startWorker("backend", workerID(0), 40)
 	b.waitForPanel("answering", false)
 
 	b.expectOutage(true)
@@ -66,28 +66,28 @@ func TestWebPageWorkerPanelMarksOldValues(t *testing.T) {
 	b.waitForPanel("answering", false)
 }
 
-// TestWebPageNamesMissingConnections where no worker is seen for that: each server alone, and both.
+// TestWebPageNamesMissingConnections starts the program without one server or both, so that it sees no worker.
 func TestWebPageNamesMissingConnections(t *testing.T) {
-	s := newEnvironment(t)
+	env := newEnvironment(t)
 	const noEtcd, noNATS = "http://127.0.0.1:1", "nats://127.0.0.1:2"
 	c := startChromium(t)
 	for _, tc := range []struct {
 		args     []string
 		headline string
 		live     string
-		says     []string
+		texts    []string
 	}{
 		{[]string{"--etcd-endpoints", noEtcd, "--nats-server", noNATS}, "No connection", "Cut off", []string{noEtcd, noNATS, "There has been no connection yet: "}},
 		{[]string{"--etcd-endpoints", noEtcd}, "No connection", "Partly cut off", []string{noEtcd, "connection refused"}},
-		{[]string{"--nats-server", noNATS}, "No worker yet", "Live", []string{noNATS, "connection refused"}}, // nothing uses it, so far
+		{[]string{"--nats-server", noNATS}, "No worker yet", "Live", []string{noNATS, "connection refused"}}, // no worker needs NATS yet
 		{[]string{"--nats-server", noNATS, "--etcd-endpoints", "none", "--component", "backend"}, "No connection", "Cut off", []string{noNATS, "connection refused"}},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
-			p := s.startMetrics(tc.args...)
+			p := env.startMetrics(tc.args...)
 			b := c.newTab(t)
 			b.open(p.url + "/")
 			b.waitForText("#empty h2", tc.headline)
-			b.waitForText("#empty", tc.says...)
+			b.waitForText("#empty", tc.texts...)
 			b.waitForText("#live", tc.live)
 			b.waitFor("document.querySelector('#live').dataset.status === 'live' || getComputedStyle(document.querySelector('#live i'), '::after').content === 'none'")
 			b.waitFor("!document.querySelector('#empty').innerText.includes('mock')")
@@ -97,16 +97,16 @@ func TestWebPageNamesMissingConnections(t *testing.T) {
 	}
 }
 
-// TestWebPageNamesLostConnection once it was connected, and when it is again.
+// TestWebPageNamesLostConnection stops NATS while the page is open, and starts it again.
 func TestWebPageNamesLostConnection(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	b := s.openPage("")
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	b := env.openPage("")
 	b.waitForText("#live", "Live")
-	s.StopNATS()
+	env.StopNATS()
 	b.waitForText("#live", "Partly cut off")
 	b.waitForText("#conns", "nats lost")
 	b.waitForText("#serious", "NATS is not connected", "connection refused")
-	s.StartNATS(t)
+	env.StartNATS(t)
 	b.waitForText("#live", "Live")
 }

@@ -14,25 +14,25 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// object is parameters of a call.
+// object holds the parameters of a call.
 type object map[string]any
 
-// tab is a page with cookies and storage of its own. At the end of its test it must have
-// heard of no error, and asked no other host.
+// tab is a browser tab with its own cookies and storage. At the end of its test, the page must
+// have had no error and sent no request to another host.
 type tab struct {
 	t       *testing.T
 	browser *chromium
 	session string
-	origin  string // the only one that it may ask
+	origin  string // the only origin that it may send requests to
 
 	mu       sync.Mutex
 	errors   []string
 	requests []string
-	outage   bool // the program is down: that its answers are missing is no error of the page
+	outage   bool // the test has stopped the program, so failed requests are no error
 	password *url.Userinfo
 }
 
-// newTab opens a tab that is wide enough for everything, and light.
+// newTab opens a tab with the light theme, which is wide enough for the whole page.
 func (c *chromium) newTab(t *testing.T) *tab {
 	t.Helper()
 	b := &tab{t: t, browser: c}
@@ -49,7 +49,7 @@ func (c *chromium) newTab(t *testing.T) *tab {
 	for _, domain := range []string{"Page", "Runtime", "Log", "Network"} {
 		b.call(domain+".enable", object{}, nil)
 	}
-	// Of the processor's time: others use it, too.
+	// The metrics count CPU time, because other processes run at the same time.
 	b.call("Performance.enable", object{"timeDomain": "threadTicks"}, nil)
 	b.resize(1440, 1120)
 	b.setTheme("light")
@@ -74,10 +74,10 @@ func (b *tab) call(method string, params, result any) {
 	}
 }
 
-// userinfo is a name and a password in an address.
+// userinfo matches the name and password of a URL.
 var userinfo = regexp.MustCompile("//[^/@]*@")
 
-// hear notes what a test must know of at its end.
+// handleEvent records the requests and errors that checkErrors checks, and answers authentication requests.
 func (b *tab) handleEvent(m message) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -117,7 +117,7 @@ func (b *tab) handleEvent(m message) {
 	}
 }
 
-// fine fails the test if there was an error, or another host was asked.
+// checkErrors fails the test if the page had an error, or sent a request to another host.
 func (b *tab) checkErrors() {
 	b.t.Helper()
 	b.mu.Lock()
@@ -128,7 +128,7 @@ func (b *tab) checkErrors() {
 	b.errors = nil
 	for _, u := range b.requests {
 		if !strings.HasPrefix(u, b.origin+"/") {
-			b.t.Errorf("the page asked for %s, want %s only", u, b.origin)
+			b.t.Errorf("the page requested %s, want requests to %s only", u, b.origin)
 		}
 	}
 	if b.origin != "" && len(b.requests) == 0 {
@@ -136,39 +136,40 @@ func (b *tab) checkErrors() {
 	}
 }
 
-// down says whether the program is to be seen as down.
+// expectOutage sets whether failed requests are expected, because the test has stopped the program.
 func (b *tab) expectOutage(yes bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.outage = yes
 }
 
-// signIn answers the program's question for a password, as a person does.
+// signIn enters a name and a password when the program requests them.
 func (b *tab) signIn(u *url.Userinfo) {
 	b.t.Helper()
 	b.password = u
 	b.call("Fetch.enable", object{"handleAuthRequests": true}, nil)
 }
 
-// size makes the window so large.
+// resize sets the window's size in pixels.
 func (b *tab) resize(width, height int) {
 	b.t.Helper()
 	b.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}, nil)
 }
 
-// phone makes the window that of a phone, where a page that is too wide makes everything
-// smaller, and what is fixed at its right edge is out of sight.
+// resizePhone sets the window's size as on a phone: there, a page that is too wide is scaled
+// down, and an element that is fixed at the right edge is out of sight.
 func (b *tab) resizePhone(width, height int) {
 	b.t.Helper()
 	b.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 2, "mobile": true}, nil)
 }
 
-// theme is what the person prefers, who does not like motion.
+// setTheme sets the theme that the person prefers, and that they prefer reduced motion.
 func (b *tab) setTheme(name string) {
 	b.t.Helper()
 	b.setMedia(name, "reduce")
 }
 
+// setMedia sets the media features for theme and motion.
 func (b *tab) setMedia(theme, motion string) {
 	b.t.Helper()
 	b.call("Emulation.setEmulatedMedia", object{"features": []object{
@@ -176,7 +177,7 @@ func (b *tab) setMedia(theme, motion string) {
 	}}, nil)
 }
 
-// open goes to an address.
+// open opens a URL.
 func (b *tab) open(address string) {
 	b.t.Helper()
 	page, _, _ := strings.Cut(address, "#")
@@ -190,8 +191,8 @@ func (b *tab) open(address string) {
 	}
 }
 
-// counts has the pages that are opened from now on count their snapshots, in seen, and
-// keep the latest.
+// countSnapshots makes the pages that are opened from now on count their snapshots in seen, and
+// keep the last one in latest.
 func (b *tab) countSnapshots() {
 	b.t.Helper()
 	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
@@ -202,7 +203,7 @@ func (b *tab) countSnapshots() {
 		}`}, nil)
 }
 
-// more waits for so many snapshots.
+// waitForSnapshots waits for n more snapshots.
 func (b *tab) waitForSnapshots(n int) {
 	b.t.Helper()
 	var from int
@@ -210,7 +211,7 @@ func (b *tab) waitForSnapshots(n int) {
 	b.waitFor(fmt.Sprintf("seen >= %d", from+n))
 }
 
-// try evaluates an expression, and waits for it if it is a promise.
+// eval evaluates an expression. If it is a promise, eval waits for its value.
 func (b *tab) eval(expression string, result any) error {
 	var answer struct {
 		Result           struct{ Value json.RawMessage }
@@ -229,35 +230,35 @@ func (b *tab) eval(expression string, result any) error {
 	return json.Unmarshal(answer.Result.Value, result)
 }
 
-// do evaluates a statement.
-func (b *tab) run(statement string) {
+// run evaluates an expression for its effect.
+func (b *tab) run(expression string) {
 	b.t.Helper()
-	must(b.t, b.eval("void ("+statement+")", nil))
+	must(b.t, b.eval("void ("+expression+")", nil))
 }
 
-// text is the visible text of the first element that a selector finds; empty if there is
-// none, or it is hidden.
+// text returns the visible text of the first element that matches a selector. It is empty if
+// there is no such element, or it is hidden.
 func (b *tab) text(selector string) (s string) {
 	b.t.Helper()
 	must(b.t, b.eval(fmt.Sprintf("document.querySelector(%q)?.checkVisibility() ? document.querySelector(%[1]q).innerText.replace(/\\s+/g, ' ').trim() : ''", selector), &s))
 	return s
 }
 
-// says waits until the text of an element holds all of these.
+// waitForText waits until the text of an element contains all of these.
 func (b *tab) waitForText(selector string, wants ...string) {
 	b.t.Helper()
 	testutil.Until(b.t, func() error {
 		text := b.text(selector)
 		for _, want := range wants {
 			if !strings.Contains(text, want) {
-				return fmt.Errorf("%s says %q, want %q in it", selector, text, want)
+				return fmt.Errorf("the text of %s is %q, want %q in it", selector, text, want)
 			}
 		}
 		return nil
 	})
 }
 
-// is waits until an expression is true.
+// waitFor waits until an expression is true.
 func (b *tab) waitFor(expression string) {
 	b.t.Helper()
 	testutil.Until(b.t, func() error {
@@ -269,23 +270,23 @@ func (b *tab) waitFor(expression string) {
 	})
 }
 
-// fragment waits until the address ends so.
+// waitForFragment waits until the URL has this fragment.
 func (b *tab) waitForFragment(want string) {
 	b.t.Helper()
 	testutil.Until(b.t, func() error {
 		var got string
 		must(b.t, b.eval("location.hash", &got))
 		if got != want {
-			return fmt.Errorf("the address ends with %q, want %q", got, want)
+			return fmt.Errorf("the fragment is %q, want %q", got, want)
 		}
 		return nil
 	})
 }
 
-// codes are the keys that are more than the letter that they write.
+// keyCodes holds the codes of the keys that do not write a letter.
 var keyCodes = map[string]int{"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Tab": 9}
 
-// press presses keys one after the other.
+// pressKeys presses and releases keys one after the other.
 func (b *tab) pressKeys(keys ...string) {
 	b.t.Helper()
 	for _, k := range keys {
@@ -304,7 +305,7 @@ func (b *tab) pressKeys(keys ...string) {
 	}
 }
 
-// click presses the button of a mouse upon an element.
+// click clicks on the middle of an element.
 func (b *tab) click(selector string) {
 	b.t.Helper()
 	var at struct{ X, Y float64 }

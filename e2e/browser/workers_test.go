@@ -9,14 +9,14 @@ import (
 )
 
 func TestWebPageShowsFullWorkerWithinTwoSeconds(t *testing.T) {
-	s := newEnvironment(t)
+	env := newEnvironment(t)
 	for n := range 3 {
-		s.startWorker("backend", workerID(n), 40+n)
+		env.startWorker("backend", workerID(n), 40+n)
 	}
-	full := s.startWorker("backend", workerID(3), 50)
-	b := s.openPage("#sort=kv")
+	full := env.startWorker("backend", workerID(3), 50)
+	b := env.openPage("#sort=kv")
 	b.waitForText("#rows tr:first-child", fmt.Sprint(workerID(3)), "50 %")
-	// The best of three: a machine that is busy with something else may be late once.
+	// The best of three attempts counts, because other load on the machine may delay one.
 	best := time.Hour
 	for _, percent := range []int{91, 92, 93} {
 		before := time.Now()
@@ -26,18 +26,18 @@ func TestWebPageShowsFullWorkerWithinTwoSeconds(t *testing.T) {
 		best = min(best, time.Since(before))
 	}
 	if best > 2*time.Second {
-		t.Errorf("the page shows it after %v, want 2 s at most", best)
+		t.Errorf("the page shows a full worker after %v, want at most 2 s", best)
 	}
 	b.waitForText("#s-load", "40 % to 93 %")
 	b.waitForText("#s-wait", "in 1 worker")
 }
 
 func TestWebPageNamesSilentWorkerWithinTwoPolls(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorker("backend", workerID(0), 40)
-	s.startWorker("backend", workerID(1), 40)
-	silentWorker := s.startWorker("backend", workerID(2), 40)
-	p := s.startMetrics("--poll-interval", "2")
+	env := newEnvironment(t)
+	env.startWorker("backend", workerID(0), 40)
+	env.startWorker("backend", workerID(1), 40)
+	silentWorker := env.startWorker("backend", workerID(2), 40)
+	p := env.startMetrics("--poll-interval", "2")
 	b := startChromium(t).newTab(t)
 	b.open(p.url + "/")
 	b.waitForText("#no-problems-text", "Nothing. All 3 workers answer")
@@ -45,24 +45,24 @@ func TestWebPageNamesSilentWorkerWithinTwoPolls(t *testing.T) {
 	silentWorker.stopAnswering()
 	b.waitForText("#serious", "1 worker of backend/generate is registered but silent", fmt.Sprintf("%x", workerID(2)))
 	if n := p.pollCount() - before; n > 2 {
-		t.Errorf("the silent worker is named after %d polls, want at most 2", n)
+		t.Errorf("the page names the silent worker after %d polls, want at most 2", n)
 	}
 	b.waitForText("#states", "2 answering", "1 silent")
 	b.click("#serious button")
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(2)))
 	b.waitForText("#w-state", "silent")
 	b.pressKeys("Escape")
-	s.startWorker("backend", workerID(2), 40)
+	env.startWorker("backend", workerID(2), 40)
 	b.waitForText("#states", "3 answering", "0 silent")
 	b.waitForText("#no-problems-text", "Nothing. All 3 workers answer")
 }
 
 func TestWebPageShowsFirstWorker(t *testing.T) {
-	s := newEnvironment(t)
-	s.registerInstance("backend-v2", workerID(9))
-	b := s.openPage("", "--component", "backend", "--endpoint", "generate")
+	env := newEnvironment(t)
+	env.registerInstance("backend-v2", workerID(9))
+	b := env.openPage("", "--component", "backend", "--endpoint", "generate")
 	b.waitForText("#empty", "No worker yet", "dynamo/backend/generate", "Did you mean dynamo/backend-v2/generate?", "1 instance", "$SRV.STATS.dynamo_backend")
-	first := s.startWorker("backend", workerID(0), 40)
+	first := env.startWorker("backend", workerID(0), 40)
 	b.waitForText("#n-workers", "1")
 	b.waitForText("#rows", fmt.Sprint(workerID(0)), fmt.Sprintf("%x", workerID(0)), "backend/generate", "40 %", "4,000 / 10,000", "25 / 64")
 	b.click("#rows tr .c-kv")
@@ -74,11 +74,11 @@ func TestWebPageShowsFirstWorker(t *testing.T) {
 }
 
 func TestWebPageEscapesNames(t *testing.T) {
-	s := newEnvironment(t)
+	env := newEnvironment(t)
 	const htmlName = `<img src=x onerror=alert(1)>`
-	s.startWorker(htmlName, workerID(0), 40)
-	s.registerInstance(htmlName, workerID(1))
-	b := s.openPage("")
+	env.startWorker(htmlName, workerID(0), 40)
+	env.registerInstance(htmlName, workerID(1))
+	b := env.openPage("")
 	b.waitForText("#rows", htmlName+"/generate")
 	b.waitForText("#problems", htmlName)
 	b.waitForText("#groups", htmlName+"/generate")
@@ -88,9 +88,9 @@ func TestWebPageEscapesNames(t *testing.T) {
 }
 
 func TestWebPageShowsStaticWorker(t *testing.T) {
-	s := newEnvironment(t)
-	s.startUnregistered("dynamo", "backend", 0, 40)
-	b := s.openPage("", "--etcd-endpoints", "none", "--component", "backend")
+	env := newEnvironment(t)
+	env.startUnregistered("dynamo", "backend", 0, 40)
+	b := env.openPage("", "--etcd-endpoints", "none", "--component", "backend")
 	b.waitForText("#states", "0 answering", "1 unregistered")
 	b.waitForText("#no-problems-text", "Nothing. The worker answers")
 	b.waitForText("#role", "single")
@@ -103,10 +103,10 @@ func TestWebPageShowsStaticWorker(t *testing.T) {
 }
 
 func TestWebPageShowsNamespaces(t *testing.T) {
-	s := newEnvironment(t)
-	s.startWorkerIn("team-a", "backend", workerID(0), 40)
-	s.startWorkerIn("team-b", "backend", workerID(1), 50)
-	b := s.openPage("", "--namespace", "team-*")
+	env := newEnvironment(t)
+	env.startWorkerIn("team-a", "backend", workerID(0), 40)
+	env.startWorkerIn("team-b", "backend", workerID(1), 50)
+	b := env.openPage("", "--namespace", "team-*")
 	b.waitForText("#ns", "team-*")
 	b.waitForText("#groups", "team-a/backend/generate 1 worker", "team-b/backend/generate 1 worker")
 	b.selectOption("#f-namespace", "team-b")
