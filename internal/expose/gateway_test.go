@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/memnet"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
@@ -103,7 +104,7 @@ func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 type pushTest struct {
 	gateway *fakeGateway
 	fleet   *fleet.Fleet
-	log     *logBuffer
+	log     *testutil.Log
 	cancel  context.CancelCauseFunc
 	ended   chan struct{}
 }
@@ -126,7 +127,7 @@ func withPush(t *testing.T, change func(*Gateway), test func(*testing.T, *pushTe
 // ends.
 func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gateway)) (p *pushTest, end func()) {
 	t.Helper()
-	p = &pushTest{gateway: newPushgateway(t), fleet: originalFleet(t), ended: make(chan struct{})}
+	p = &pushTest{gateway: newPushgateway(t), fleet: fleettest.Original(t), ended: make(chan struct{})}
 	prepare(p.fleet)
 	u, err := url.Parse("http://gateway:9091")
 	if err != nil {
@@ -138,7 +139,7 @@ func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gatewa
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	p.cancel = cancel
-	log, logs := newLog()
+	log, logs := testutil.NewDebugLog()
 	p.log = logs
 	go func() {
 		defer close(p.ended)
@@ -158,12 +159,6 @@ func (p *pushTest) stop() time.Duration {
 	return time.Since(start)
 }
 
-// advance lets this much of the bubble's time pass, and then waits for all goroutines.
-func advance(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
 // wantCounts compares the numbers of successful and failed pushes.
 func (p *pushTest) wantCounts(t *testing.T, ok, failed uint64) {
 	t.Helper()
@@ -174,7 +169,7 @@ func (p *pushTest) wantCounts(t *testing.T, ok, failed uint64) {
 func (p *pushTest) wantLog(t *testing.T, failed, again int) {
 	t.Helper()
 	testutil.Equal(t, "warnings, and lines that it works again",
-		[2]int{len(p.log.with("level=WARN", "Failed to push metrics to Pushgateway")), len(p.log.with("level=INFO", "Pushing metrics to Pushgateway again"))},
+		[2]int{len(p.log.Lines("level=WARN", "Failed to push metrics to Pushgateway")), len(p.log.Lines("level=INFO", "Pushing metrics to Pushgateway again"))},
 		[2]int{failed, again})
 }
 
@@ -193,9 +188,9 @@ func TestPushOnARealNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	f := originalFleet(t)
+	f := fleettest.Original(t)
 	allowPush(f)
-	log, _ := newLog()
+	log, _ := testutil.NewDebugLog()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

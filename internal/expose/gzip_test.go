@@ -7,12 +7,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/fleet/fleettest"
 )
 
 // TestAcceptsGzipOnEveryPath as RFC 9110 says in 12.4.2 and 12.5.3, on each path that
 // compresses, and on a standby.
 func TestAcceptsGzipOnEveryPath(t *testing.T) {
-	f := originalFleet(t)
+	f := fleettest.Original(t)
 	standby := NewMetrics(Collector{Fleet: f, Build: build, Now: func() time.Time { return served }, Standby: func() bool { return true }})
 	leads, standsBy := handler(f), Handler(f, "dynamo", sampleOf(f), standby, slog.New(slog.DiscardHandler))
 	for _, c := range []struct {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 
@@ -23,7 +24,7 @@ var paths = []string{"/metrics", "/", "/-/healthy", "/live", "/-/ready", "/healt
 
 // readyFleet is the fleet of the original, connected and polled.
 func readyFleet(t *testing.T) *fleet.Fleet {
-	f := originalFleet(t)
+	f := fleettest.Original(t)
 	for _, l := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.Etcd} {
 		l.MarkUsed()
 		l.SetConnected(true)
@@ -32,26 +33,8 @@ func readyFleet(t *testing.T) *fleet.Fleet {
 	return f
 }
 
-// families are what a page says, in the order in which it says it.
-func families(t *testing.T, page io.Reader, format expfmt.Format) []*dto.MetricFamily {
-	t.Helper()
-	d := expfmt.NewDecoder(page, format)
-	var all []*dto.MetricFamily
-	for {
-		var family dto.MetricFamily
-		err := d.Decode(&family)
-		if err == io.EOF {
-			return all
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, &family)
-	}
-}
-
 func TestHandlerMetricsParse(t *testing.T) {
-	w := get(t, handler(originalFleet(t)), "/metrics")
+	w := testutil.Get(t, handler(fleettest.Original(t)), "/metrics")
 	testutil.Equal(t, "content type", w.Header().Get("Content-Type"), "text/plain; version=0.0.4; charset=utf-8; escaping=underscores")
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	parsed, err := parser.TextToMetricFamilies(w.Body)
@@ -67,10 +50,10 @@ func TestHandlerMetricsParse(t *testing.T) {
 
 func TestHandlerMetricsEscapeNames(t *testing.T) {
 	odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
-	f := fleetAt(everything, true)
+	f := fleettest.New(fleettest.Everything, true)
 	f.Register("", fleet.Instance{Endpoint: odd, ID: 1}, fleet.Registration{NATS: true})
 	f.RecordPollReply(fleet.PollReply{Endpoint: odd, Worker: fleet.WorkerID{Lease: 1}, Service: "s", Load: fleet.Load{Waiting: fleet.Some[uint64](2)}})
-	for _, family := range families(t, get(t, handler(f), "/metrics").Body, expfmt.NewFormat(expfmt.TypeTextPlain)) {
+	for _, family := range testutil.Families(t, testutil.Get(t, handler(f), "/metrics").Body, expfmt.NewFormat(expfmt.TypeTextPlain)) {
 		if family.GetName() != "llm_requests_waiting" {
 			continue
 		}
@@ -85,13 +68,13 @@ func TestHandlerMetricsEscapeNames(t *testing.T) {
 }
 
 func TestHandlerMetricsProtobuf(t *testing.T) {
-	f := originalFleet(t)
+	f := fleettest.Original(t)
 	h := handler(f)
-	w := get(t, h, "/metrics", "Accept", string(expfmt.FmtProtoDelim))
+	w := testutil.Get(t, h, "/metrics", "Accept", string(expfmt.FmtProtoDelim))
 	format := expfmt.ResponseFormat(w.Header())
 	testutil.Equal(t, "format", format.FormatType(), expfmt.TypeProtoDelim)
 	var text strings.Builder
-	for _, family := range families(t, w.Body, format) {
+	for _, family := range testutil.Families(t, w.Body, format) {
 		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
 			t.Fatal(err)
 		}
@@ -102,14 +85,14 @@ func TestHandlerMetricsProtobuf(t *testing.T) {
 // TestHandlerMetricsNeverOpenMetrics because it would put _total behind the names of
 // the original's two counters.
 func TestHandlerMetricsNeverOpenMetrics(t *testing.T) {
-	f := originalFleet(t)
+	f := fleettest.Original(t)
 	for _, accept := range []string{
 		"application/openmetrics-text; version=1.0.0; charset=utf-8",
 		// What Prometheus 2 and 3 send.
 		"application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
 		"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,*/*;q=0.1",
 	} {
-		w := get(t, handler(f), "/metrics", "Accept", accept)
+		w := testutil.Get(t, handler(f), "/metrics", "Accept", accept)
 		if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, "text/plain; version=") {
 			t.Errorf("Accept: %s: content type %q", accept, got)
 		}
@@ -118,10 +101,10 @@ func TestHandlerMetricsNeverOpenMetrics(t *testing.T) {
 }
 
 func TestHandlerMetricsGzip(t *testing.T) {
-	f := originalFleet(t)
-	plain := get(t, handler(f), "/metrics")
+	f := fleettest.Original(t)
+	plain := testutil.Get(t, handler(f), "/metrics")
 	testutil.Equal(t, "encoding nobody asked for", plain.Header().Get("Content-Encoding"), "")
-	w := get(t, handler(f), "/metrics", "Accept-Encoding", "gzip")
+	w := testutil.Get(t, handler(f), "/metrics", "Accept-Encoding", "gzip")
 	testutil.Equal(t, "encoding", w.Header().Get("Content-Encoding"), "gzip")
 	z, err := gzip.NewReader(w.Body)
 	if err != nil {
@@ -138,12 +121,12 @@ func TestHandlerAllowsOnlyGetAndHead(t *testing.T) {
 	h := handler(readyFleet(t))
 	for _, path := range paths {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodConnect} {
-			w := ask(t, h, method, path)
+			w := testutil.Request(t, h, method, path)
 			testutil.Equal(t, method+" "+path, w.Code, http.StatusMethodNotAllowed)
 			testutil.Equal(t, method+" "+path+": Allow", w.Header().Get("Allow"), "GET, HEAD")
 		}
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
-			testutil.Equal(t, method+" "+path, ask(t, h, method, path).Code, http.StatusOK)
+			testutil.Equal(t, method+" "+path, testutil.Request(t, h, method, path).Code, http.StatusOK)
 		}
 	}
 }
@@ -151,30 +134,30 @@ func TestHandlerAllowsOnlyGetAndHead(t *testing.T) {
 func TestHandlerUnknownPathsAreNotFound(t *testing.T) {
 	h := handler(readyFleet(t))
 	for _, path := range []string{"/metric", "/metrics/", "/metrics/job/x", "/-/", "/-/ready/", "/ready", "/index.html", "/debug/pprof/"} {
-		testutil.Equal(t, path, get(t, h, path).Code, http.StatusNotFound)
+		testutil.Equal(t, path, testutil.Get(t, h, path).Code, http.StatusNotFound)
 	}
 }
 
 func TestHandlerProbes(t *testing.T) {
 	h := handler(readyFleet(t))
 	for _, path := range []string{"/-/healthy", "/live"} {
-		testutil.Equal(t, path, get(t, h, path).Body.String(), "healthy\n")
+		testutil.Equal(t, path, testutil.Get(t, h, path).Body.String(), "healthy\n")
 	}
 	for _, path := range []string{"/-/ready", "/health"} {
-		testutil.Equal(t, path, get(t, h, path).Body.String(), "ready\n")
+		testutil.Equal(t, path, testutil.Get(t, h, path).Body.String(), "ready\n")
 	}
 }
 
 func TestHandlerMetricsGatherError(t *testing.T) {
-	log, logs := newLog()
-	f := originalFleet(t)
+	log, logs := testutil.NewDebugLog()
+	f := fleettest.Original(t)
 	bad := prometheus.NewDesc("x", "x", nil, nil)
 	invalid := collectorFunc(func(ch chan<- prometheus.Metric) { ch <- prometheus.NewInvalidMetric(bad, io.ErrUnexpectedEOF) })
 	h := Handler(f, "dynamo", sampleOf(f), NewMetrics(Collector{Fleet: f, Build: build, Now: time.Now}, invalid), log)
 	for i, accept := range []string{"text/plain", string(expfmt.FmtProtoDelim)} {
-		w := get(t, h, "/metrics", "Accept", accept)
+		w := testutil.Get(t, h, "/metrics", "Accept", accept)
 		testutil.Equal(t, "status", w.Code, http.StatusInternalServerError)
-		testutil.Equal(t, "lines of the log", len(logs.with("level=ERROR", "unexpected EOF")), i+1)
+		testutil.Equal(t, "lines of the log", len(logs.Lines("level=ERROR", "unexpected EOF")), i+1)
 	}
 }
 
@@ -194,7 +177,7 @@ func TestHandlerServesManyAtOnce(t *testing.T) {
 			defer func() { done <- struct{}{} }()
 			for i := range uint64(20) {
 				f.RecordHit(i, 1, 0)
-				if w := get(t, h, path); w.Code != http.StatusOK {
+				if w := testutil.Get(t, h, path); w.Code != http.StatusOK {
 					t.Errorf("GET %s: %d", path, w.Code)
 				}
 			}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/testutil"
 )
 
@@ -31,7 +32,7 @@ func TestIndexSecurityHeaders(t *testing.T) {
 			"Cache-Control":          "no-cache",
 			"Vary":                   "Accept-Encoding",
 		} {
-			testutil.Equal(t, path+": "+name, get(t, h, path).Header().Get(name), want)
+			testutil.Equal(t, path+": "+name, testutil.Get(t, h, path).Header().Get(name), want)
 		}
 	}
 }
@@ -39,12 +40,12 @@ func TestIndexSecurityHeaders(t *testing.T) {
 func TestIndexETagAndGzip(t *testing.T) {
 	h := handler(readyFleet(t))
 	for _, path := range []string{"/", "/page/main.js"} {
-		plain, zipped := get(t, h, path), get(t, h, path, "Accept-Encoding", "gzip")
+		plain, zipped := testutil.Get(t, h, path), testutil.Get(t, h, path, "Accept-Encoding", "gzip")
 		testutil.Equal(t, path+": Content-Encoding", zipped.Header().Get("Content-Encoding"), "gzip")
 		z, err := gzip.NewReader(zipped.Body)
-		noError(t, err)
+		testutil.NoError(t, err)
 		unzipped, err := io.ReadAll(z)
-		noError(t, err)
+		testutil.NoError(t, err)
 		if !bytes.Equal(unzipped, plain.Body.Bytes()) {
 			t.Errorf("GET %s: compressed it is another than plain", path)
 		}
@@ -52,9 +53,9 @@ func TestIndexETagAndGzip(t *testing.T) {
 		if etag == zippedETag {
 			t.Errorf("GET %s: ETag %s of both forms", path, etag)
 		}
-		testutil.Equal(t, path+" again", get(t, h, path, "If-None-Match", etag).Code, http.StatusNotModified)
-		testutil.Equal(t, path+" again, compressed", get(t, h, path, "If-None-Match", zippedETag, "Accept-Encoding", "gzip").Code, http.StatusNotModified)
-		testutil.Equal(t, path+", another", get(t, h, path, "If-None-Match", `"another"`).Code, http.StatusOK)
+		testutil.Equal(t, path+" again", testutil.Get(t, h, path, "If-None-Match", etag).Code, http.StatusNotModified)
+		testutil.Equal(t, path+" again, compressed", testutil.Get(t, h, path, "If-None-Match", zippedETag, "Accept-Encoding", "gzip").Code, http.StatusNotModified)
+		testutil.Equal(t, path+", another", testutil.Get(t, h, path, "If-None-Match", `"another"`).Code, http.StatusOK)
 	}
 }
 
@@ -63,11 +64,11 @@ func TestIndexNamesAllFiles(t *testing.T) {
 	named := regexp.MustCompile(`(?:href|src)="(page/[^"]*)"`)
 	imported := regexp.MustCompile(`from '\./([^']*)'`)
 	files := map[string]bool{}
-	for _, m := range named.FindAllStringSubmatch(get(t, h, "/").Body.String(), -1) {
+	for _, m := range named.FindAllStringSubmatch(testutil.Get(t, h, "/").Body.String(), -1) {
 		files[m[1]] = true
 	}
 	for file := range files {
-		w := get(t, h, "/"+file)
+		w := testutil.Get(t, h, "/"+file)
 		testutil.Equal(t, file, w.Code, http.StatusOK)
 		for _, m := range imported.FindAllStringSubmatch(w.Body.String(), -1) {
 			if !files["page/"+m[1]] {
@@ -76,7 +77,7 @@ func TestIndexNamesAllFiles(t *testing.T) {
 		}
 	}
 	testutil.Equal(t, "files named", len(files) > 10, true)
-	testutil.Equal(t, "another file", get(t, h, "/page/index.html").Code, http.StatusNotFound)
+	testutil.Equal(t, "another file", testutil.Get(t, h, "/page/index.html").Code, http.StatusNotFound)
 }
 
 func TestIndexWithoutScript(t *testing.T) {
@@ -84,7 +85,7 @@ func TestIndexWithoutScript(t *testing.T) {
 }
 
 func TestIndexSaysWhatIsMissing(t *testing.T) {
-	f := fleetAt(everything, true)
+	f := fleettest.New(fleettest.Everything, true)
 	f.Stats.Etcd.MarkUsed()
 	wantText(t, withoutScript(t, handler(f)), "every endpoint in the namespace dynamo",
 		"Not ready: etcd is not connected.", "No endpoint is known yet.")
@@ -92,26 +93,26 @@ func TestIndexSaysWhatIsMissing(t *testing.T) {
 
 func TestIndexSaysWhatIsWatched(t *testing.T) {
 	for target, want := range map[fleet.Target]string{
-		everything:                "Watching every endpoint in",
-		{Component: "backend"}:    "Watching every endpoint of backend in",
-		fleet.Target(loadMetrics): "Watching backend/load_metrics in",
+		fleettest.Everything:                "Watching every endpoint in",
+		{Component: "backend"}:              "Watching every endpoint of backend in",
+		fleet.Target(fleettest.LoadMetrics): "Watching backend/load_metrics in",
 	} {
-		wantText(t, withoutScript(t, handler(fleetAt(target, true))), want)
+		wantText(t, withoutScript(t, handler(fleettest.New(target, true))), want)
 	}
 }
 
 func TestIndexShowsUncountedEndpoints(t *testing.T) {
-	f := fleetAt(everything, true)
+	f := fleettest.New(fleettest.Everything, true)
 	f.RecordHit(977, 3, 1)
 	wantText(t, withoutScript(t, handler(f)), "unknown/unknown – – – – –")
 }
 
 func TestIndexEscapesNames(t *testing.T) {
 	const evil = `<script>alert("&")</script>`
-	f := fleetAt(everything, true)
+	f := fleettest.New(fleettest.Everything, true)
 	f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: evil, Name: evil}, ID: 1}, fleet.Registration{NATS: true})
 	h := Handler(f, evil, sampleOf(f), metricsOf(f), slog.New(slog.DiscardHandler))
-	page := get(t, h, "/").Body.String()
+	page := testutil.Get(t, h, "/").Body.String()
 	if strings.Contains(page, "<script>") {
 		t.Errorf("a name became a script:\n%s", page)
 	}
@@ -123,14 +124,14 @@ func TestIndexLinksWork(t *testing.T) {
 	links := regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(withoutScript(t, h), -1)
 	testutil.Equal(t, "links", len(links), 3)
 	for _, l := range links {
-		testutil.Equal(t, l[1], get(t, h, "/"+l[1]).Code, http.StatusOK)
+		testutil.Equal(t, l[1], testutil.Get(t, h, "/"+l[1]).Code, http.StatusOK)
 	}
 }
 
 // withoutScript is what the page says to those who have no JavaScript.
 func withoutScript(t *testing.T, h http.Handler) string {
 	t.Helper()
-	_, rest, _ := strings.Cut(get(t, h, "/").Body.String(), "<noscript>\n")
+	_, rest, _ := strings.Cut(testutil.Get(t, h, "/").Body.String(), "<noscript>\n")
 	part, _, found := strings.Cut(rest, "</noscript>")
 	if !found {
 		t.Fatal("the page has no part for those without script")

@@ -8,6 +8,7 @@ import (
 
 	"dynamo-metrics/internal/devstack"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 
@@ -81,30 +82,30 @@ func decoded(t *testing.T, b []byte) (v any) {
 
 func TestL2CEqualsTheOriginals(t *testing.T) {
 	b := newBus(t, 0)
-	log, logs := newLog()
-	l := &L2C{Fleet: originalFleet(t), Namespace: "dynamo", Conn: b.conn, Log: log}
+	log, logs := testutil.NewDebugLog()
+	l := &L2C{Fleet: fleettest.Original(t), Namespace: "dynamo", Conn: b.conn, Log: log}
 	subject := strings.TrimSpace(string(testutil.Captured(t, "original", "l2c_subject.txt")))
 	want := map[string]any{subject: decoded(t, testutil.Captured(t, "original", "l2c.json"))}
 	testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), want)
 	testutil.Equal(t, "events of the next poll", b.published(t, func() { l.Publish() }), want)
-	testutil.Equal(t, "lines of the log", logs.with(""), nil)
+	testutil.Equal(t, "lines of the log", logs.Lines(""), nil)
 }
 
 func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 	b := newBus(t, 0)
-	f := fleetAt(everything, true)
-	log, _ := newLog()
+	f := fleettest.New(fleettest.Everything, true)
+	log, _ := testutil.NewDebugLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
 	testutil.Equal(t, "events of an empty fleet", b.published(t, func() { l.Publish() }), map[string]any{})
 
-	backend, spec := originalAnswers(t)[1], testutil.Captured(t, "0.5.1", "edge", "spec_and_rank.json")
-	malformed := replaced(t, originalAnswers(t)[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`)
-	registerAll(t, f, "backend", backend, malformed)
-	registerAll(t, f, "spec", spec)
-	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true}) // silent
+	backend, spec := fleettest.OriginalAnswers(t)[1], testutil.Captured(t, "0.5.1", "edge", "spec_and_rank.json")
+	malformed := replaced(t, fleettest.OriginalAnswers(t)[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`)
+	fleettest.RegisterAll(t, f, "backend", backend, malformed)
+	fleettest.RegisterAll(t, f, "spec", spec)
+	f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true}) // silent
 	f.RecordHit(977, 3, 1)
-	poll(t, f, "backend", backend, malformed)
-	poll(t, f, "spec", spec)
+	fleettest.Poll(t, f, "backend", backend, malformed)
+	fleettest.Poll(t, f, "spec", spec)
 	testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{
 		"namespace.dynamo.l2c.backend.load_metrics": decoded(t, []byte(`{
 			"endpoints": {"9041998838276177458": {
@@ -132,49 +133,49 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 // The original crashed in this case.
 func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 	b := newBus(t, 512)
-	f := originalFleet(t)
-	log, logs := newLog()
+	f := fleettest.Original(t)
+	log, logs := testutil.NewDebugLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
 	for range 3 {
 		testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{})
 	}
 	testutil.Equal(t, "dropped", f.Stats.Dropped(stats.OverMaxBytes), uint64(3))
-	testutil.Equal(t, "warnings", len(logs.with("level=WARN", "max_payload", "namespace.dynamo.l2c.backend.load_metrics", "max_payload=512")), 1)
-	testutil.Equal(t, "lines of the log", len(logs.with("")), 1)
+	testutil.Equal(t, "warnings", len(logs.Lines("level=WARN", "max_payload", "namespace.dynamo.l2c.backend.load_metrics", "max_payload=512")), 1)
+	testutil.Equal(t, "lines of the log", len(logs.Lines("")), 1)
 	if !b.conn.IsConnected() {
 		t.Error("the connection is lost")
 	}
 
 	// Once the fleet is smaller its event fits.
 	f.Sync(fleet.Listing{Instances: map[string]fleet.InstanceEntry{
-		"": {Instance: fleet.Instance{Endpoint: loadMetrics, ID: 9041998838276177458}, Registration: fleet.Registration{NATS: true}},
+		"": {Instance: fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 9041998838276177458}, Registration: fleet.Registration{NATS: true}},
 	}})
 	testutil.Equal(t, "events", len(b.published(t, func() { l.Publish() })), 1)
 }
 
 func TestL2CSaysOnceThatItCannotPublish(t *testing.T) {
 	b := newBus(t, 0)
-	f := originalFleet(t)
-	log, logs := newLog()
+	f := fleettest.Original(t)
+	log, logs := testutil.NewDebugLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
 	b.conn.Close()
 	for range 3 {
 		l.Publish()
 	}
-	testutil.Equal(t, "warnings", len(logs.with("level=WARN", "Failed to publish the l2c event", "connection closed")), 1)
-	testutil.Equal(t, "lines of the log", len(logs.with("")), 1)
+	testutil.Equal(t, "warnings", len(logs.Lines("level=WARN", "Failed to publish the l2c event", "connection closed")), 1)
+	testutil.Equal(t, "lines of the log", len(logs.Lines("")), 1)
 	testutil.Equal(t, "dropped for their size", f.Stats.Dropped(stats.OverMaxBytes), uint64(0))
 }
 
 // An l2c event needs no histograms.
 func TestL2CCopiesNoHistograms(t *testing.T) {
 	b := newBus(t, 0)
-	f := originalFleet(t)
+	f := fleettest.Original(t)
 	const id = 9041998838276177456 // the first worker
-	f.RecordForwardPass(fleet.Origin{Endpoint: loadMetrics, Worker: id}, fleet.Pass{Counter: 1, Seconds: 0.02})
+	f.RecordForwardPass(fleet.Origin{Endpoint: fleettest.LoadMetrics, Worker: id}, fleet.Pass{Counter: 1, Seconds: 0.02})
 	f.RecordRequest(fleet.Request{Prefill: fleet.Some[uint64](id), Decode: fleet.Some[uint64](id), FirstToken: fleet.Some(0.1)})
 	whole := f.Snapshot()
-	log, _ := newLog()
+	log, _ := testutil.NewDebugLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
 	testutil.Equal(t, "events", len(b.published(t, func() { l.Publish() })), 1)
 	passes := func(s *fleet.Snapshot) (n int) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 
@@ -18,12 +19,12 @@ import (
 )
 
 func TestMetricsOfOriginalFleet(t *testing.T) {
-	testutil.Golden(t, "pages/original.prom", metricsText(t, originalFleet(t)))
+	testutil.Golden(t, "pages/original.prom", metricsText(t, fleettest.Original(t)))
 }
 
 // Numbers are compared by value, because the original formats them as Rust does.
 func TestMetricsIncludeEveryOriginalLine(t *testing.T) {
-	ours := lines(metricsText(t, originalFleet(t)))
+	ours := lines(metricsText(t, fleettest.Original(t)))
 	original := lines(string(testutil.ReadFile(t, "original", "page.prom")))
 	if len(original) < 40 {
 		t.Fatalf("the original has %d lines, want all of them", len(original))
@@ -65,9 +66,9 @@ func parseNumber(t *testing.T, s string) float64 {
 }
 
 func TestMetricsOfEmptyFleet(t *testing.T) {
-	named := metricsText(t, fleetAt(fleet.Target(loadMetrics), true))
+	named := metricsText(t, fleettest.New(fleet.Target(fleettest.LoadMetrics), true))
 	testutil.Golden(t, "pages/empty.prom", named)
-	testutil.Golden(t, "pages/empty_everything.prom", metricsText(t, fleetAt(everything, true)))
+	testutil.Golden(t, "pages/empty_everything.prom", metricsText(t, fleettest.New(fleettest.Everything, true)))
 	for _, wrong := range []string{"NaN", "llm_load_avg", "llm_load_std", "worker_id="} {
 		if strings.Contains(named, wrong) {
 			t.Errorf("the metrics of an empty fleet contain %s:\n%s", wrong, named)
@@ -79,10 +80,10 @@ func TestMetricsOfEmptyFleet(t *testing.T) {
 // One good worker is among workers that send malformed replies, do not reply, have no key, or
 // report only half of each pair.
 func TestMetricsOfFaultyFleet(t *testing.T) {
-	f := fleetAt(everything, true)
-	a := originalAnswers(t)
-	registerAll(t, f, "backend", a...)
-	poll(t, f, "backend",
+	f := fleettest.New(fleettest.Everything, true)
+	a := fleettest.OriginalAnswers(t)
+	fleettest.RegisterAll(t, f, "backend", a...)
+	fleettest.Poll(t, f, "backend",
 		replaced(t, a[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`),
 		a[1],
 		replaced(t, replaced(t, replaced(t, a[2],
@@ -90,7 +91,7 @@ func TestMetricsOfFaultyFleet(t *testing.T) {
 			`"request_active_slots":7,`, ``),
 			`"gpu_cache_usage_perc":0.25`, `"gpu_cache_usage_perc":null`),
 		replaced(t, a[1], "7d7ba2096ef23e32", "7d7ba2096ef23eff"))
-	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e40}, fleet.Registration{NATS: true})
+	f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 0x7d7ba2096ef23e40}, fleet.Registration{NATS: true})
 	f.RecordHit(977, 3, 1)
 	testutil.Golden(t, "pages/trouble.prom", metricsText(t, f))
 }
@@ -107,10 +108,10 @@ func TestMetricsShowPairsTogether(t *testing.T) {
 		`,"request_total_slots":64`: blocks,
 		`"num_requests_waiting":9,`: slices.Concat(blocks, slots),
 	} {
-		f := fleetAt(everything, true)
-		answer := replaced(t, originalAnswers(t)[2], missing, "")
-		registerAll(t, f, "backend", answer)
-		poll(t, f, "backend", answer)
+		f := fleettest.New(fleettest.Everything, true)
+		answer := replaced(t, fleettest.OriginalAnswers(t)[2], missing, "")
+		fleettest.RegisterAll(t, f, "backend", answer)
+		fleettest.Poll(t, f, "backend", answer)
 		p := metricsText(t, f)
 		for _, name := range slices.Concat(blocks, slots, hits) {
 			shown := strings.Contains(p, "# TYPE "+name+" ")
@@ -125,36 +126,36 @@ func TestMetricsShowPairsTogether(t *testing.T) {
 }
 
 func TestMetricsOfStaticWorkers(t *testing.T) {
-	f := fleetAt(fleet.Target(loadMetrics), false)
-	poll(t, f, "backend", testutil.Captured(t, "0.5.1", "edge", "static_1.json"), testutil.Captured(t, "0.5.1", "edge", "static_2.json"))
+	f := fleettest.New(fleet.Target(fleettest.LoadMetrics), false)
+	fleettest.Poll(t, f, "backend", testutil.Captured(t, "0.5.1", "edge", "static_1.json"), testutil.Captured(t, "0.5.1", "edge", "static_2.json"))
 	testutil.Golden(t, "pages/static.prom", metricsText(t, f))
 }
 
 func TestMetricsOfSpeculativeDecoding(t *testing.T) {
-	f := fleetAt(everything, true)
+	f := fleettest.New(fleettest.Everything, true)
 	answer := testutil.Captured(t, "0.5.1", "edge", "spec_and_rank.json")
-	registerAll(t, f, "spec", answer)
-	poll(t, f, "spec", answer)
+	fleettest.RegisterAll(t, f, "spec", answer)
+	fleettest.Poll(t, f, "spec", answer)
 	testutil.Golden(t, "pages/spec_decode.prom", metricsText(t, f))
 }
 
 func TestMetricsOfLargestNumbers(t *testing.T) {
-	f := fleetAt(everything, true)
+	f := fleettest.New(fleettest.Everything, true)
 	answer := testutil.Captured(t, "0.5.1", "edge", "big.json")
-	registerAll(t, f, "big", answer)
-	poll(t, f, "big", answer)
+	fleettest.RegisterAll(t, f, "big", answer)
+	fleettest.Poll(t, f, "big", answer)
 	testutil.Golden(t, "pages/big.prom", metricsText(t, f))
 }
 
-// The fleet's Stats have a value of everything that the program counts.
+// The fleet's Stats have a value of fleettest.Everything that the program counts.
 func TestMetricsOfProgram(t *testing.T) {
 	synctest.Test(t, testMetricsOfProgram)
 }
 
 func testMetricsOfProgram(t *testing.T) {
-	f := fleet.New(fleet.Target(loadMetrics), 1, true)
+	f := fleet.New(fleet.Target(fleettest.LoadMetrics), 1, true)
 	f.Sync(fleet.Listing{})
-	f.Advance(reported)
+	f.Advance(fleettest.Reported)
 	st := &f.Stats
 	st.NATS.MarkUsed()
 	st.Etcd.MarkUsed()
@@ -179,7 +180,7 @@ func testMetricsOfProgram(t *testing.T) {
 	st.AddDropped(stats.OverMaxBytes, 1)
 	st.PushOK.Store(5)
 	st.PushError.Store(2)
-	st.LastPush.Store(reported.UnixNano())
+	st.LastPush.Store(fleettest.Reported.UnixNano())
 	st.HistoryBytes.Store(1 << 20)
 	for i, p := range stats.Peers() {
 		for range i + 1 {
@@ -201,7 +202,7 @@ func testMetricsOfProgram(t *testing.T) {
 // The fleet has what only releases from 0.6 on send: model cards, published loads, ranks, forward
 // passes and request traces.
 func TestMetricsOfPublishingWorkers(t *testing.T) {
-	f := fleetAt(everything, true)
+	f := fleettest.New(fleettest.Everything, true)
 	generate := fleet.Endpoint{Component: "backend", Name: "generate"}
 	some := fleet.Some[uint64]
 	for id := range uint64(4) {
@@ -249,7 +250,7 @@ func TestMetricsOfPublishingWorkers(t *testing.T) {
 // Two generations of workers run side by side, in namespaces that end in different hashes. Each
 // series of the Fleet has its namespace.
 func TestMetricsOfRollingUpdate(t *testing.T) {
-	f := fleetAt(severalNamespaces, true)
+	f := fleettest.New(severalNamespaces, true)
 	some := fleet.Some[uint64]
 	for id, namespace := range []string{"team-a-lab-0c1d2e3f", "team-a-lab-4b5c6d7e"} {
 		e := fleet.Endpoint{Namespace: namespace, Component: "backend", Name: "generate"}
@@ -270,7 +271,7 @@ func TestMetricsOfRollingUpdate(t *testing.T) {
 // The workers are one that is known only by its own metrics, one whose card and load these metrics
 // complete, and one with two ranks.
 func TestMetricsOfScrapedWorkers(t *testing.T) {
-	f := fleetAt(everything, true)
+	f := fleettest.New(fleettest.Everything, true)
 	generate := fleet.Endpoint{Component: "backend", Name: "generate"}
 	some := fleet.Some[uint64]
 	for id := range uint64(3) {
@@ -323,7 +324,7 @@ func TestMetricsTableIsInGoldenFiles(t *testing.T) {
 }
 
 func TestMetricsWorkerInfoHasModel(t *testing.T) {
-	f := originalFleet(t)
+	f := fleettest.Original(t)
 	r := NewMetrics(Collector{Fleet: f, Build: build, Model: `llama "3"`, Now: func() time.Time { return served }})
 	families, err := r.Gather()
 	if err != nil {
@@ -344,11 +345,11 @@ func TestMetricsWorkerInfoHasModel(t *testing.T) {
 }
 
 func TestMetricsLoadAgeGrows(t *testing.T) {
-	now := reported
-	f := originalFleet(t)
+	now := fleettest.Reported
+	f := fleettest.Original(t)
 	r := NewMetrics(Collector{Fleet: f, Build: build, Now: func() time.Time { return now }})
 	for _, age := range []time.Duration{0, time.Second, time.Hour} {
-		now = reported.Add(age)
+		now = fleettest.Reported.Add(age)
 		families, err := r.Gather()
 		if err != nil {
 			t.Fatal(err)

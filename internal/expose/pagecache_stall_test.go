@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/memnet"
 	"dynamo-metrics/internal/testutil"
 )
@@ -29,7 +30,7 @@ func (p *pageCache) inUse() int {
 // request, whatever the stalled clients do. It returns how long the scrape took.
 func wholeScrape(t *testing.T, f *fleet.Fleet, client *http.Client, url string) time.Duration {
 	t.Helper()
-	const id = 0x7d7ba2096ef23e30 // fullFleet's first worker
+	const id = 0x7d7ba2096ef23e30 // fleettest.Full's first worker
 	f.RecordHit(id, 3, 1)
 	f.Advance(time.Now())
 	start := time.Now()
@@ -40,7 +41,7 @@ func wholeScrape(t *testing.T, f *fleet.Fleet, client *http.Client, url string) 
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	noError(t, err)
+	testutil.NoError(t, err)
 	want := metricsText(t, f)
 	line := func(text string) string {
 		_, rest, _ := strings.Cut(text, fmt.Sprintf(`llm_kv_hit_rate_isl_blocks{component="backend",endpoint="load_metrics",worker_id="%d"}`, uint64(id)))
@@ -57,13 +58,13 @@ func TestPageCacheBoundsStalledClients(t *testing.T) {
 	for name, accept := range map[string]string{"text": "", "protobuf": "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := fullFleet(100)
+				f := fleettest.Full(100)
 				m := metricsOf(f)
 				s := startServer(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
 				const clients = 200
 				for range clients {
 					write(t, s.connect(t), "GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: "+accept+"\r\n\r\n")
-					advance(10 * time.Millisecond)
+					testutil.Advance(10 * time.Millisecond)
 					if n := m.cache.inUse(); n > 4 {
 						t.Fatalf("%d buffers are in use, want at most 4", n)
 					}
@@ -71,14 +72,14 @@ func TestPageCacheBoundsStalledClients(t *testing.T) {
 				if took := wholeScrape(t, f, s.client, "http://metrics/metrics"); took > 2*time.Second+50*time.Millisecond {
 					t.Errorf("a client that reads waited %v, want 2s at most", took)
 				}
-				advance(10 * time.Second)
+				testutil.Advance(10 * time.Second)
 				if took := wholeScrape(t, f, s.client, "http://metrics/metrics"); took > 2*time.Second+50*time.Millisecond {
 					t.Errorf("a client that reads waited %v, want 2s at most", took)
 				}
 				if n := f.Stats.SlowScrapesCut.Load(); n == 0 || n > clients {
 					t.Errorf("%d scrapes were cut off, want some of %d", n, clients)
 				}
-				advance(31 * time.Second)
+				testutil.Advance(31 * time.Second)
 				testutil.Equal(t, "pages in use when all have been cut off", m.cache.inUse(), 0)
 			})
 		})
@@ -87,7 +88,7 @@ func TestPageCacheBoundsStalledClients(t *testing.T) {
 
 func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := fullFleet(100)
+		f := fleettest.Full(100)
 		m := metricsOf(f)
 		s := startServer(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
 		slow := func() net.Conn {
@@ -101,7 +102,7 @@ func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 			return string(b[max(0, len(b)-5):])
 		}
 		alone := slow()
-		advance(20 * time.Second)
+		testutil.Advance(20 * time.Second)
 		testutil.Equal(t, "end of what one alone gets", all(alone), "0\r\n\r\n")
 		testutil.Equal(t, "cut off", f.Stats.SlowScrapesCut.Load(), 0)
 
@@ -109,10 +110,10 @@ func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 		for range 4 {
 			some = append(some, slow())
 		}
-		advance(1999 * time.Millisecond)
+		testutil.Advance(1999 * time.Millisecond)
 		another := slow()
 		testutil.Equal(t, "cut off before their time", f.Stats.SlowScrapesCut.Load(), 0)
-		advance(50 * time.Millisecond)
+		testutil.Advance(50 * time.Millisecond)
 		testutil.Equal(t, "cut off after it", f.Stats.SlowScrapesCut.Load(), 1)
 		if all(some[0]) == "0\r\n\r\n" {
 			t.Error("the oldest client's response looks complete")
@@ -126,7 +127,7 @@ func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 // The clients read one piece a second.
 func TestPageCacheSteadyReaderHasTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := fullFleet(1000)
+		f := fleettest.Full(1000)
 		m := metricsOf(f)
 		s := startServer(t, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)))
 		var steady []net.Conn
@@ -144,9 +145,9 @@ func TestPageCacheSteadyReaderHasTenSeconds(t *testing.T) {
 					t.Fatalf("%d bytes, then %v", n, err)
 				}
 			}
-			advance(time.Second)
+			testutil.Advance(time.Second)
 		}
-		advance(50 * time.Millisecond)
+		testutil.Advance(50 * time.Millisecond)
 		testutil.Equal(t, "cut off when one waits for ten seconds", f.Stats.SlowScrapesCut.Load(), 1)
 	})
 }
@@ -155,7 +156,7 @@ func TestPageCacheSteadyReaderHasTenSeconds(t *testing.T) {
 func TestPageCachePieceHasTwoSeconds(t *testing.T) {
 	for rate, isCutOff := range map[int64]bool{40 << 10: false, 20 << 10: true} { // bytes a second
 		synctest.Test(t, func(t *testing.T) {
-			f := fullFleet(1000)
+			f := fleettest.Full(1000)
 			s := startServer(t, Handler(f, "dynamo", sampleOf(f), metricsOf(f), slog.New(slog.DiscardHandler)))
 			var all []net.Conn
 			for range 5 { // one more than there are buffers
@@ -165,7 +166,7 @@ func TestPageCachePieceHasTwoSeconds(t *testing.T) {
 				all = append(all, c)
 			}
 			for range 80 {
-				advance(100 * time.Millisecond)
+				testutil.Advance(100 * time.Millisecond)
 				for _, c := range all[:4] {
 					_, _ = io.CopyN(io.Discard, c, rate/10)
 				}
@@ -180,14 +181,14 @@ func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 	for name, stallsConnection := range map[string]bool{"streams": false, "connections": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := fullFleet(10_000) // more than the flow control window of a stream
+				f := fleettest.Full(10_000) // more than the flow control window of a stream
 				m := metricsOf(f)
 				certFile, keyFile, trust := certificate(t)
 				wire := memnet.New()
 				ctx, stop := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
 				config, err := ReadWebConfig(webConfig(t, "tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+"}"))
-				noError(t, err)
+				testutil.NoError(t, err)
 				go func() {
 					ended <- Serve(ctx, wire, Handler(f, "dynamo", sampleOf(f), m, slog.New(slog.DiscardHandler)), config, slog.New(slog.DiscardHandler))
 				}()
@@ -222,7 +223,7 @@ func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 					t.Errorf("a client that reads waited %v, want 8s at most", took)
 				}
 				stop()
-				noError(t, <-ended)
+				testutil.NoError(t, <-ended)
 			})
 		})
 	}

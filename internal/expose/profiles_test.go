@@ -14,7 +14,7 @@ func TestSecurityProfilesAreOffByDefault(t *testing.T) {
 	plain := handler(readyFleet(t))
 	profiled := WithProfiles(plain)
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap?debug=1", "/debug/pprof/goroutine?debug=2", "/debug/pprof/profile", "/debug/pprof/trace", "/debug/pprof/cmdline", "/debug/vars"} {
-		testutil.Equal(t, path+" by default", get(t, plain, path).Code, http.StatusNotFound)
+		testutil.Equal(t, path+" by default", testutil.Get(t, plain, path).Code, http.StatusNotFound)
 	}
 	for path, want := range map[string]string{
 		"/debug/pprof/":                  "goroutine",
@@ -24,15 +24,15 @@ func TestSecurityProfilesAreOffByDefault(t *testing.T) {
 		"/metrics":                       "llm_load_avg",
 		"/-/ready":                       "ready",
 	} {
-		w := get(t, profiled, path)
+		w := testutil.Get(t, profiled, path)
 		testutil.Equal(t, path, w.Code, http.StatusOK)
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: want %q in\n%.500s", path, want, w.Body)
 		}
 	}
 	// Passwords may be on the command line.
-	testutil.Equal(t, "command line", get(t, profiled, "/debug/pprof/cmdline").Code, http.StatusNotFound)
-	testutil.Equal(t, "unknown path", get(t, profiled, "/debug").Code, http.StatusNotFound)
+	testutil.Equal(t, "command line", testutil.Get(t, profiled, "/debug/pprof/cmdline").Code, http.StatusNotFound)
+	testutil.Equal(t, "unknown path", testutil.Get(t, profiled, "/debug").Code, http.StatusNotFound)
 }
 
 func TestProfilesNeedPassword(t *testing.T) {
@@ -41,7 +41,7 @@ func TestProfilesNeedPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	log, _ := newLog()
+	log, _ := testutil.NewDebugLog()
 	ended := make(chan error, 1)
 	config, err := ReadWebConfig(webConfig(t, "basic_auth_users:\n  dynamo: "+hash+"\n"))
 	if err != nil {

@@ -19,7 +19,7 @@ func TestPushPutsAllMetricsEveryInterval(t *testing.T) {
 		testutil.Equal(t, "content type", first[0].ContentType, "text/plain; version=0.0.4; charset=utf-8")
 		testutil.Golden(t, "pages/pushed.prom", string(first[0].Body))
 
-		advance(31 * time.Second)
+		testutil.Advance(31 * time.Second)
 		testutil.Equal(t, "requests", p.gateway.summaries(), []gatewayRequest{
 			{After: 15 * time.Second, Method: "PUT", URL: group},
 			{After: 30 * time.Second, Method: "PUT", URL: group},
@@ -27,7 +27,7 @@ func TestPushPutsAllMetricsEveryInterval(t *testing.T) {
 		p.wantCounts(t, 3, 0)
 		p.wantLog(t, 0, 0)
 		testutil.Equal(t, "last success", p.lastSuccess(), 30*time.Second)
-		testutil.Equal(t, "lines of the log", p.log.with(""), []string{
+		testutil.Equal(t, "lines of the log", p.log.Lines(""), []string{
 			`level=INFO msg="Started pushing metrics to Pushgateway at http://gateway:9091 with job name 'dynamo_push_metrics'"`,
 		})
 	})
@@ -35,7 +35,7 @@ func TestPushPutsAllMetricsEveryInterval(t *testing.T) {
 
 func TestPushPutsOnceMoreAtTheEnd(t *testing.T) {
 	withPush(t, nil, func(t *testing.T, p *pushTest) {
-		advance(20 * time.Second)
+		testutil.Advance(20 * time.Second)
 		p.gateway.requests()
 		p.fleet.RecordHit(977, 3, 1)
 		testutil.Equal(t, "time to end", p.stop(), 0)
@@ -54,7 +54,7 @@ func TestPushDeletesGroupAtTheEnd(t *testing.T) {
 		p.gateway.setAnswer(status(http.StatusAccepted, ""))
 		testutil.Equal(t, "time to end", p.stop(), 0)
 		testutil.Equal(t, "requests", p.gateway.summaries(), []gatewayRequest{{Method: "DELETE", URL: group}})
-		testutil.Equal(t, "warnings", p.log.with("level=WARN"), nil)
+		testutil.Equal(t, "warnings", p.log.Lines("level=WARN"), nil)
 	})
 }
 
@@ -62,7 +62,7 @@ func TestPushLogsFailedDeletion(t *testing.T) {
 	withPush(t, func(g *Gateway) { g.DeleteOnExit = true }, func(t *testing.T, p *pushTest) {
 		p.gateway.setAnswer(status(http.StatusForbidden, "not you"))
 		p.stop()
-		testutil.Equal(t, "warnings", len(p.log.with("level=WARN", "Failed to delete the metrics from Pushgateway", "403", "not you")), 1)
+		testutil.Equal(t, "warnings", len(p.log.Lines("level=WARN", "Failed to delete the metrics from Pushgateway", "403", "not you")), 1)
 	})
 }
 
@@ -83,7 +83,7 @@ func TestPushNamesTheGroup(t *testing.T) {
 		t.Run(c.url+" "+c.want, func(t *testing.T) {
 			withPush(t, func(g *Gateway) {
 				u, err := url.Parse(c.url)
-				noError(t, err)
+				testutil.NoError(t, err)
 				g.URL, g.Job, g.Grouping, g.DeleteOnExit = u, c.job, c.grouping, true
 			}, func(t *testing.T, p *pushTest) {
 				p.stop()
@@ -97,15 +97,15 @@ func TestPushNeverLogsThePassword(t *testing.T) {
 	for _, trouble := range []http.HandlerFunc{nil, status(http.StatusUnauthorized, "who are you?"), hang} {
 		withPush(t, func(g *Gateway) { g.URL.User, g.DeleteOnExit = url.UserPassword("dynamo", "hunter2"), true }, func(t *testing.T, p *pushTest) {
 			p.gateway.setAnswer(trouble)
-			advance(30 * time.Second)
+			testutil.Advance(30 * time.Second)
 			p.gateway.Close() // now connections are refused
-			advance(30 * time.Second)
+			testutil.Advance(30 * time.Second)
 			p.stop()
 			for _, r := range p.gateway.requests() {
 				testutil.Equal(t, r.Method+": login", r.User+":"+r.Password, "dynamo:hunter2")
 			}
-			testutil.Equal(t, "lines with the password", p.log.with("hunter2"), nil)
-			testutil.Equal(t, "lines with the user", p.log.with("dynamo:"), nil)
+			testutil.Equal(t, "lines with the password", p.log.Lines("hunter2"), nil)
+			testutil.Equal(t, "lines with the user", p.log.Lines("dynamo:"), nil)
 		})
 	}
 }
@@ -113,10 +113,10 @@ func TestPushNeverLogsThePassword(t *testing.T) {
 func TestPushWaitsForFirstPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.ActsAsLeader.Store(true) })
-		advance(2 * time.Second)
+		testutil.Advance(2 * time.Second)
 		testutil.Equal(t, "requests before a poll", len(p.gateway.requests()), 0)
 		p.fleet.Stats.RecordPoll(stats.PollOK, 0)
-		advance(100 * time.Millisecond)
+		testutil.Advance(100 * time.Millisecond)
 		testutil.Equal(t, "requests after it", len(p.gateway.requests()), 1)
 		end()
 	})
@@ -125,7 +125,7 @@ func TestPushWaitsForFirstPoll(t *testing.T) {
 func TestPushWaitsOneIntervalAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.ActsAsLeader.Store(true) })
-		advance(15*time.Second + time.Millisecond)
+		testutil.Advance(15*time.Second + time.Millisecond)
 		testutil.Equal(t, "requests", len(p.gateway.requests()), 1)
 		end()
 	})
@@ -135,7 +135,7 @@ func TestPushOnlyAsLeader(t *testing.T) {
 	for _, deletes := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.RecordPoll(stats.PollOK, 0) }, func(g *Gateway) { g.DeleteOnExit = deletes })
-			advance(time.Minute)
+			testutil.Advance(time.Minute)
 			end()
 			testutil.Equal(t, "requests", len(p.gateway.requests()), 0)
 			p.wantCounts(t, 0, 0)
@@ -146,17 +146,17 @@ func TestPushOnlyAsLeader(t *testing.T) {
 func TestPushStartsOnTakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, end := startPush(t, func(f *fleet.Fleet) { f.Stats.RecordPoll(stats.PollOK, 0) })
-		advance(20 * time.Second)
+		testutil.Advance(20 * time.Second)
 		testutil.Equal(t, "requests of a standby", len(p.gateway.requests()), 0)
 		p.fleet.Stats.ActsAsLeader.StoreFor(8*time.Second, time.Now())
-		advance(100 * time.Millisecond)
+		testutil.Advance(100 * time.Millisecond)
 		testutil.Equal(t, "requests of the leader", len(p.gateway.requests()), 1)
-		advance(30 * time.Second) // another program leads
+		testutil.Advance(30 * time.Second) // another program leads
 		testutil.Equal(t, "requests of a standby again", len(p.gateway.requests()), 0)
 		p.fleet.Stats.ActsAsLeader.Store(true)
-		advance(100 * time.Millisecond)
+		testutil.Advance(100 * time.Millisecond)
 		testutil.Equal(t, "requests of the leader again", len(p.gateway.requests()), 1)
-		advance(15 * time.Second)
+		testutil.Advance(15 * time.Second)
 		testutil.Equal(t, "requests an interval later", len(p.gateway.requests()), 1)
 		end()
 	})

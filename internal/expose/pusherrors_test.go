@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
@@ -15,20 +16,20 @@ func TestPushWarnsOncePerChangeOfState(t *testing.T) {
 	withPush(t, nil, func(t *testing.T, p *pushTest) {
 		p.wantCounts(t, 1, 0)
 		p.gateway.setAnswer(status(http.StatusBadRequest, "pushed metrics are inconsistent"))
-		advance(time.Minute)
+		testutil.Advance(time.Minute)
 		p.wantCounts(t, 1, 4)
 		p.wantLog(t, 1, 0)
-		testutil.Equal(t, "warnings with the answer", len(p.log.with("level=WARN", "400", "pushed metrics are inconsistent")), 1)
+		testutil.Equal(t, "warnings with the answer", len(p.log.Lines("level=WARN", "400", "pushed metrics are inconsistent")), 1)
 		testutil.Equal(t, "last success", p.lastSuccess(), 0)
 
 		p.gateway.setAnswer(nil)
-		advance(30 * time.Second)
+		testutil.Advance(30 * time.Second)
 		p.wantCounts(t, 3, 4)
 		p.wantLog(t, 1, 1)
 		testutil.Equal(t, "last success", p.lastSuccess(), 90*time.Second)
 
 		p.gateway.setAnswer(status(http.StatusBadGateway, ""))
-		advance(30 * time.Second)
+		testutil.Advance(30 * time.Second)
 		p.wantCounts(t, 3, 6)
 		p.wantLog(t, 2, 1)
 	})
@@ -37,10 +38,10 @@ func TestPushWarnsOncePerChangeOfState(t *testing.T) {
 func TestPushRetriesWhileGatewayIsDown(t *testing.T) {
 	withPush(t, nil, func(t *testing.T, p *pushTest) {
 		p.gateway.Close()
-		advance(time.Hour)
+		testutil.Advance(time.Hour)
 		p.wantCounts(t, 1, 240)
 		p.wantLog(t, 1, 0)
-		testutil.Equal(t, "warnings that say why", len(p.log.with("connection refused")), 1)
+		testutil.Equal(t, "warnings that say why", len(p.log.Lines("connection refused")), 1)
 		testutil.Equal(t, "time to end", p.stop(), 0)
 		p.wantCounts(t, 1, 241)
 		testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), 241)
@@ -49,7 +50,7 @@ func TestPushRetriesWhileGatewayIsDown(t *testing.T) {
 
 func TestPushLastSuccessIsAbsentAtFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := originalFleet(t)
+		f := fleettest.Original(t)
 		testutil.Equal(t, "last push", f.Stats.LastPush.Load(), 0)
 		if strings.Contains(metricsText(t, f), "push_last_success") {
 			t.Error("the metrics have the time of a success that never was")
@@ -69,8 +70,8 @@ func TestPushLimitsResponseSize(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			withPush(t, nil, func(t *testing.T, p *pushTest) {
 				p.gateway.setAnswer(answer)
-				advance(30 * time.Second)
-				warnings := p.log.with("level=WARN")
+				testutil.Advance(30 * time.Second)
+				warnings := p.log.Lines("level=WARN")
 				if name == "long" && (len(warnings) != 1 || strings.Count(warnings[0], "no ") < 1365) {
 					t.Errorf("%d warnings, of less than 4 KiB", len(warnings))
 				}
@@ -91,17 +92,17 @@ func TestPushTimesOutBeforeNextInterval(t *testing.T) {
 		t.Run(c.interval.String(), func(t *testing.T) {
 			withPush(t, func(g *Gateway) { g.Interval = c.interval }, func(t *testing.T, p *pushTest) {
 				p.gateway.setAnswer(hang)
-				advance(c.interval)
+				testutil.Advance(c.interval)
 				p.gateway.requests()
 				p.wantCounts(t, 1, 0)
-				advance(c.timeout - time.Millisecond)
+				testutil.Advance(c.timeout - time.Millisecond)
 				p.wantCounts(t, 1, 0)
-				advance(time.Millisecond)
+				testutil.Advance(time.Millisecond)
 				p.wantCounts(t, 1, 1)
 				p.wantLog(t, 1, 0)
 
 				p.gateway.setAnswer(nil)
-				advance(c.interval - c.timeout)
+				testutil.Advance(c.interval - c.timeout)
 				testutil.Equal(t, "requests", p.gateway.summaries(), []gatewayRequest{{After: 2 * c.interval, Method: "PUT", URL: group}})
 				p.wantCounts(t, 2, 1)
 				p.wantLog(t, 1, 1)
@@ -114,7 +115,7 @@ func TestPushEndsWithinTimeout(t *testing.T) {
 	for _, deletes := range []bool{false, true} {
 		withPush(t, func(g *Gateway) { g.Interval, g.DeleteOnExit = 2*time.Second, deletes }, func(t *testing.T, p *pushTest) {
 			p.gateway.setAnswer(hang)
-			advance(2500 * time.Millisecond) // a push is in progress
+			testutil.Advance(2500 * time.Millisecond) // a push is in progress
 			testutil.Equal(t, "time to end", p.stop(), 2*time.Second)
 			// The push that the end interrupted is not counted; the last push failed.
 			want := uint64(1)
@@ -122,7 +123,7 @@ func TestPushEndsWithinTimeout(t *testing.T) {
 				want = 0
 			}
 			p.wantCounts(t, 1, want)
-			testutil.Equal(t, "warnings", len(p.log.with("level=WARN")), 1)
+			testutil.Equal(t, "warnings", len(p.log.Lines("level=WARN")), 1)
 		})
 	}
 }
@@ -135,7 +136,7 @@ func TestPushToLoginPageFails(t *testing.T) {
 					http.Redirect(w, r, "/login", code)
 				}
 			})
-			advance(15 * time.Second)
+			testutil.Advance(15 * time.Second)
 			p.wantCounts(t, 1, 1)
 			p.wantLog(t, 1, 0)
 		})
@@ -150,7 +151,7 @@ func TestPushFollowsPermanentRedirect(t *testing.T) {
 				http.Redirect(w, r, "/new"+r.URL.Path, http.StatusPermanentRedirect)
 			}
 		})
-		advance(15 * time.Second)
+		testutil.Advance(15 * time.Second)
 		p.wantCounts(t, 2, 0)
 		moved := p.gateway.requests()
 		testutil.Equal(t, "requests", len(moved), 2)
@@ -165,7 +166,7 @@ func TestPushLimitsRedirects(t *testing.T) {
 		p.gateway.setAnswer(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
 		})
-		advance(15 * time.Second)
+		testutil.Advance(15 * time.Second)
 		p.wantCounts(t, 1, 1)
 		testutil.Equal(t, "requests", len(p.gateway.requests()), 10)
 	})
@@ -179,10 +180,10 @@ func TestPushStopsWhenLeadershipEnds(t *testing.T) {
 			hang(w, r)
 			cut = time.Now()
 		})
-		advance(14 * time.Second)
+		testutil.Advance(14 * time.Second)
 		begin := time.Now()
 		p.fleet.Stats.ActsAsLeader.StoreFor(3*time.Second, begin) // the push begins in a second
-		advance(10 * time.Second)
+		testutil.Advance(10 * time.Second)
 		testutil.Equal(t, "requests", len(p.gateway.requests()), 2) // and the first, which was answered
 		if after := cut.Sub(begin); after < 3*time.Second || after > 3*time.Second+100*time.Millisecond {
 			t.Errorf("the push was canceled after %v, want 3 s", after)

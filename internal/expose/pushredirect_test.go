@@ -61,14 +61,14 @@ func TestPushRedirectElsewhereGetsNoPassword(t *testing.T) {
 		for _, code := range redirects {
 			withPush(t, withPassword, func(t *testing.T, p *pushTest) {
 				since := p.redirectTo(code, to)
-				advance(15 * time.Second)
+				testutil.Advance(15 * time.Second)
 				got := since()
 				testutil.Equal(t, "requests", len(got), 1)
 				testutil.Equal(t, "host and password", got[0].Host+" "+got[0].Password, "gateway:9091 s3cret")
 				p.wantCounts(t, 1, 1)
-				warnings := p.log.with("level=WARN", "the redirect to ", "/new is not followed because", "set --push-url to the Pushgateway's address")
+				warnings := p.log.Lines("level=WARN", "the redirect to ", "/new is not followed because", "set --push-url to the Pushgateway's address")
 				testutil.Equal(t, "warnings", len(warnings), 1)
-				testutil.Equal(t, "lines with a password", len(append(p.log.with("s3cret"), p.log.with("a:b")...)), 0)
+				testutil.Equal(t, "lines with a password", len(append(p.log.Lines("s3cret"), p.log.Lines("a:b")...)), 0)
 			})
 		}
 	}
@@ -79,7 +79,7 @@ func TestPushRedirectSameOriginKeepsPassword(t *testing.T) {
 		for _, code := range redirects {
 			withPush(t, withPassword, func(t *testing.T, p *pushTest) {
 				since := p.redirectTo(code, to)
-				advance(15 * time.Second)
+				testutil.Advance(15 * time.Second)
 				got := since()
 				if !keepsMethod(code) {
 					testutil.Equal(t, "requests", len(got), 1)
@@ -106,7 +106,7 @@ func TestPushRedirectChainIsNotFollowed(t *testing.T) {
 			next := map[string]string{group: "/one", "/one": "http://other/two", "/two": "http://gateway:9091/new"}[r.URL.Path]
 			http.Redirect(w, r, next, http.StatusTemporaryRedirect)
 		})
-		advance(15 * time.Second)
+		testutil.Advance(15 * time.Second)
 		mu.Lock()
 		defer mu.Unlock()
 		testutil.Equal(t, "passwords", passwords, map[string]string{"gateway:9091" + group: "s3cret", "gateway:9091/one": "s3cret"})
@@ -124,7 +124,7 @@ func TestPushRedirectOfDeletion(t *testing.T) {
 			for _, h := range got {
 				testutil.Equal(t, "request", h.Method+" "+h.Host+" "+h.Password, "DELETE gateway:9091 s3cret")
 			}
-			testutil.Equal(t, "warnings", len(p.log.with("level=WARN", "Failed to delete the metrics", "the redirect to http://other/new")), 2-want)
+			testutil.Equal(t, "warnings", len(p.log.Lines("level=WARN", "Failed to delete the metrics", "the redirect to http://other/new")), 2-want)
 			testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), uint64(2-want))
 		})
 	}
@@ -135,12 +135,12 @@ func TestPushRedirectWithoutPassword(t *testing.T) {
 		for _, code := range redirects {
 			withPush(t, nil, func(t *testing.T, p *pushTest) {
 				since := p.redirectTo(code, to)
-				advance(15 * time.Second)
+				testutil.Advance(15 * time.Second)
 				got := since()
 				if !keepsMethod(code) {
 					testutil.Equal(t, "requests", len(got), 1)
 					p.wantCounts(t, 1, 1)
-					testutil.Equal(t, "warnings", len(p.log.with("level=WARN", "because the push would become a GET")), 1)
+					testutil.Equal(t, "warnings", len(p.log.Lines("level=WARN", "because the push would become a GET")), 1)
 					return
 				}
 				testutil.Equal(t, "requests", len(got), 2)
@@ -154,8 +154,8 @@ func TestPushRedirectWithoutPassword(t *testing.T) {
 func TestPushRedirectLocationIsTruncated(t *testing.T) {
 	withPush(t, withPassword, func(t *testing.T, p *pushTest) {
 		p.redirectTo(http.StatusTemporaryRedirect, "http://other/"+strings.Repeat("x", 100_000))
-		advance(15 * time.Second)
-		warnings := p.log.with("level=WARN")
+		testutil.Advance(15 * time.Second)
+		warnings := p.log.Lines("level=WARN")
 		if len(warnings) != 1 || strings.Count(warnings[0], "x") < 200 || len(warnings[0]) > 700 {
 			t.Errorf("%d warnings, of %d bytes", len(warnings), len(strings.Join(warnings, "")))
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 
@@ -26,9 +27,9 @@ func TestPushAccepts2xx(t *testing.T) {
 					withPush(t, change, func(t *testing.T, p *pushTest) {
 						p.gateway.requests()
 						p.gateway.setAnswer(status(code, ""))
-						advance(15 * time.Second)
+						testutil.Advance(15 * time.Second)
 						p.stop()
-						method, warnings := "PUT", p.log.with("level=WARN")
+						method, warnings := "PUT", p.log.Lines("level=WARN")
 						if deletes {
 							method = "DELETE"
 						}
@@ -49,7 +50,7 @@ func TestPushAccepts2xx(t *testing.T) {
 							failed = 0
 						} else {
 							p.wantCounts(t, 1, puts)
-							testutil.Equal(t, "warnings with the status", len(p.log.with("level=WARN", fmt.Sprint(" ", code, " "))), 2)
+							testutil.Equal(t, "warnings with the status", len(p.log.Lines("level=WARN", fmt.Sprint(" ", code, " "))), 2)
 						}
 						testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), failed)
 					})
@@ -67,9 +68,9 @@ func TestPushBodyIsTheWholeText(t *testing.T) {
 		p, end := startPush(t, func(f *fleet.Fleet) {
 			allowPush(f)
 			f.Stats.RecordPoll(stats.PollOK, 40*time.Millisecond)
-			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{Publishes: true})
+			f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{Publishes: true})
 			for i, seconds := range []float64{0.001, 0.02, 7} {
-				f.RecordForwardPass(fleet.Origin{Endpoint: loadMetrics, Worker: 1}, fleet.Pass{Counter: uint64(i + 1), Seconds: seconds, Running: 3})
+				f.RecordForwardPass(fleet.Origin{Endpoint: fleettest.LoadMetrics, Worker: 1}, fleet.Pass{Counter: uint64(i + 1), Seconds: seconds, Running: 3})
 			}
 			f.RecordRequest(fleet.Request{Prefill: fleet.Some[uint64](1), Decode: fleet.Some[uint64](1), FirstToken: fleet.Some(0.3), Duration: fleet.Some(2.0)})
 			f.Register("", fleet.Instance{Endpoint: odd, ID: 2}, fleet.Registration{NATS: true})
@@ -81,11 +82,11 @@ func TestPushBodyIsTheWholeText(t *testing.T) {
 		p.fleet.Stats.LastPush.Store(0)
 		testutil.Equal(t, "what was pushed", strings.Split(body, "\n"), strings.Split(metricsText(t, p.fleet), "\n"))
 		read := make(map[string]*dto.MetricFamily)
-		for _, family := range families(t, strings.NewReader(body), expfmt.NewFormat(expfmt.TypeTextPlain)) {
+		for _, family := range testutil.Families(t, strings.NewReader(body), expfmt.NewFormat(expfmt.TypeTextPlain)) {
 			read[family.GetName()] = family
 		}
 		scraped, err := metricsOf(p.fleet).Gather()
-		noError(t, err)
+		testutil.NoError(t, err)
 		testutil.Equal(t, "families", len(read), len(scraped))
 		native := 0
 		for _, family := range scraped {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
@@ -20,19 +21,19 @@ func probe(t *testing.T, h http.Handler, lax, strict string) {
 			code = http.StatusServiceUnavailable
 		}
 		for _, path := range []string{"/-/ready", "/health"} {
-			w := get(t, h, path+query)
+			w := testutil.Get(t, h, path+query)
 			testutil.Equal(t, path+query, w.Body.String(), want+"\n")
 			testutil.Equal(t, path+query, w.Code, code)
 		}
 	}
-	testutil.Equal(t, "/live", get(t, h, "/live").Code, http.StatusOK)
-	testutil.Equal(t, "/metrics", get(t, h, "/metrics").Code, http.StatusOK)
+	testutil.Equal(t, "/live", testutil.Get(t, h, "/live").Code, http.StatusOK)
+	testutil.Equal(t, "/metrics", testutil.Get(t, h, "/metrics").Code, http.StatusOK)
 }
 
 // TestReadyAtTheStart has a program that waits for what it uses, and says for what.
 func TestReadyAtTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := fleetAt(fleet.Target(loadMetrics), true)
+		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), true)
 		h := handler(f)
 		not := func(what string) {
 			t.Helper()
@@ -46,26 +47,26 @@ func TestReadyAtTheStart(t *testing.T) {
 		st.ZMQ.SetConnected(true)
 		not("etcd is not connected")
 		// A worker that is polled makes NATS a part of it.
-		f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
-		not("etcd is not connected, NATS is not connected, no poll has been done yet")
+		f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
+		not("etcd is not connected, NATS is not connected, no fleettest.Poll has been done yet")
 		st.Etcd.SetConnected(true)
-		not("NATS is not connected, no poll has been done yet")
+		not("NATS is not connected, no fleettest.Poll has been done yet")
 		st.NATS.SetConnected(true)
-		not("no poll has been done yet")
+		not("no fleettest.Poll has been done yet")
 		st.RecordPoll(stats.PollError, 0)
-		not("no poll has been done yet")
+		not("no fleettest.Poll has been done yet")
 		st.RecordPoll(stats.PollEmpty, time.Second)
 		probe(t, h, "ready", "ready")
 	})
 	synctest.Test(t, func(t *testing.T) { // no one uses NATS
-		f := fleetAt(fleet.Target(loadMetrics), true)
+		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), true)
 		f.Stats.NATS.MarkUsed()
 		f.Stats.Etcd.MarkUsed()
 		f.Stats.Etcd.SetConnected(true)
 		probe(t, handler(f), "ready", "ready")
 	})
 	synctest.Test(t, func(t *testing.T) { // nor is a registry
-		f := fleetAt(fleet.Target(loadMetrics), false)
+		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), false)
 		f.Stats.NATS.MarkUsed()
 		f.Stats.NATS.SetConnected(true)
 		f.Stats.RecordPoll(stats.PollEmpty, time.Second)
@@ -81,14 +82,14 @@ func TestReadyAfterWaitingForInput(t *testing.T) {
 		away string
 	}{
 		"nats": {func(f *fleet.Fleet) {
-			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
+			f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
 			f.Stats.NATS.MarkUsed()
-		}, "NATS is not connected, no poll has been done yet"},
+		}, "NATS is not connected, no fleettest.Poll has been done yet"},
 		"a poll": {func(f *fleet.Fleet) {
-			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{NATS: true})
+			f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
 			f.Stats.NATS.MarkUsed()
 			f.Stats.NATS.SetConnected(true)
-		}, "no poll has been done yet"},
+		}, "no fleettest.Poll has been done yet"},
 		"publishers": {func(f *fleet.Fleet) { f.Stats.ZMQ.MarkUsed() }, "no ZMQ publisher is connected"},
 		"etcd":       {func(f *fleet.Fleet) { f.Stats.Etcd.MarkUsed() }, "etcd is not connected"},
 		"files":      {func(f *fleet.Fleet) { f.Stats.Files.MarkUsed() }, "the directory of workers cannot be read"},
@@ -96,7 +97,7 @@ func TestReadyAfterWaitingForInput(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := fleetAt(fleet.Target(loadMetrics), true)
+				f := fleettest.New(fleet.Target(fleettest.LoadMetrics), true)
 				h := handler(f)
 				c.use(f)
 				time.Sleep(30*time.Second - 1)
@@ -110,7 +111,7 @@ func TestReadyAfterWaitingForInput(t *testing.T) {
 
 func TestReadyStaysReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := fleetAt(fleet.Target(loadMetrics), true)
+		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), true)
 		h := handler(f)
 		st := &f.Stats
 		st.Etcd.MarkUsed()
@@ -132,21 +133,21 @@ func TestReadyStaysReady(t *testing.T) {
 // shown, and no worker would look like none there is.
 func TestReadyNeedsTheRegistry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := fleet.New(fleet.Target(loadMetrics), 1000, true)
+		f := fleet.New(fleet.Target(fleettest.LoadMetrics), 1000, true)
 		h := handler(f)
 		f.Stats.Etcd.MarkUsed()
 		time.Sleep(time.Hour)
-		probe(t, h, "not ready: etcd is not connected, no poll has been done yet", "not ready: etcd is not connected, no poll has been done yet")
+		probe(t, h, "not ready: etcd is not connected, no fleettest.Poll has been done yet", "not ready: etcd is not connected, no fleettest.Poll has been done yet")
 		f.Stats.Etcd.SetConnected(true)
-		probe(t, h, "not ready: it is not known yet who is registered, no poll has been done yet",
-			"not ready: it is not known yet who is registered, no poll has been done yet")
+		probe(t, h, "not ready: it is not known yet who is registered, no fleettest.Poll has been done yet",
+			"not ready: it is not known yet who is registered, no fleettest.Poll has been done yet")
 		f.Sync(fleet.Listing{})
 		probe(t, h, "ready", "ready")
 	})
 }
 
 func TestReadyRejectsBadParameter(t *testing.T) {
-	w := get(t, handler(readyFleet(t)), "/-/ready?strict=yes")
+	w := testutil.Get(t, handler(readyFleet(t)), "/-/ready?strict=yes")
 	testutil.Equal(t, "status", w.Code, http.StatusBadRequest)
 	testutil.Equal(t, "body", w.Body.String(), "strict is \"yes\": want true or false\n")
 }

@@ -72,7 +72,7 @@ func (s *testServer) wantEnd(t *testing.T, atLeast, atMost time.Duration) {
 	start := time.Now()
 	s.stop()
 	<-s.ended
-	noError(t, s.err)
+	testutil.NoError(t, s.err)
 	if took := time.Since(start); took < atLeast || took > atMost {
 		t.Errorf("Serve took %s to end, want %s to %s", took, atLeast, atMost)
 	}
@@ -87,7 +87,7 @@ func TestServeAnswersUntilStopped(t *testing.T) {
 		}
 		body, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		noError(t, err)
+		testutil.NoError(t, err)
 		testutil.Equal(t, "answer", string(body), "ready\n")
 		s.wantEnd(t, 0, 500*time.Millisecond) // the idle connection of the client does not keep it
 		if _, err := s.client.Get("http://metrics/-/ready"); err == nil {
@@ -185,7 +185,7 @@ func TestServeCutsOffClientsThatDoNotRead(t *testing.T) {
 				h := WithProfiles(WithTargets(handler(f), f, "dynamo", func(fleet.ScrapeTarget) string { return "http://a" }, slog.New(slog.DiscardHandler)))
 				conn := startServer(t, h).connect(t)
 				write(t, conn, "GET "+path+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-				advance(when)
+				testutil.Advance(when)
 				n, _ = io.Copy(io.Discard, conn)
 			})
 			return n
@@ -233,7 +233,7 @@ func TestServeStoppedEarlyClosesListener(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		stop()
 		p := memnet.New()
-		noError(t, Serve(ctx, p, http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler)))
+		testutil.NoError(t, Serve(ctx, p, http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler)))
 		<-p.Closed
 	})
 }

@@ -69,7 +69,7 @@ func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 }
 
 // listen serves on a real port of this host until the test ends.
-func listen(t *testing.T, webConfig string) (addr string, logs *logBuffer) {
+func listen(t *testing.T, webConfig string) (addr string, logs *testutil.Log) {
 	t.Helper()
 	config, err := ReadWebConfig(webConfig)
 	if err != nil {
@@ -80,7 +80,7 @@ func listen(t *testing.T, webConfig string) (addr string, logs *logBuffer) {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	log, logs := newLog()
+	log, logs := testutil.NewDebugLog()
 	ended := make(chan error, 1)
 	go func() { ended <- Serve(ctx, l, handler(readyFleet(t)), config, log) }()
 	t.Cleanup(func() {
@@ -128,7 +128,7 @@ func TestServeOnAPort(t *testing.T) {
 	testutil.Equal(t, "status", status, http.StatusOK)
 	testutil.Equal(t, "body", body, "ready\n")
 	// That TLS is off is what was asked for, and no news.
-	testutil.Equal(t, "lines of the log", len(logs.with("TLS")), 0)
+	testutil.Equal(t, "lines of the log", len(logs.Lines("TLS")), 0)
 }
 
 // hash is bcrypt's of "secret".
@@ -169,6 +169,6 @@ basic_auth_users:
 	}
 	status, _ := fetch(t, client, request(t, "http://"+addr+"/metrics"))
 	testutil.Equal(t, "without TLS", status, http.StatusBadRequest)
-	testutil.Equal(t, "lines of the log about TLS", len(logs.with("TLS is enabled")), 1)
-	testutil.Equal(t, "lines of the log with a password", len(append(logs.with("secret"), logs.with("wrong")...)), 0)
+	testutil.Equal(t, "lines of the log about TLS", len(logs.Lines("TLS is enabled")), 1)
+	testutil.Equal(t, "lines of the log with a password", len(append(logs.Lines("secret"), logs.Lines("wrong")...)), 0)
 }

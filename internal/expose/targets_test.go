@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 
@@ -23,15 +24,15 @@ import (
 func targetsOf(t *testing.T, f *fleet.Fleet, metricsURL func(fleet.ScrapeTarget) string) string {
 	t.Helper()
 	h := WithTargets(handler(f), f, "dynamo", metricsURL, slog.New(slog.DiscardHandler))
-	w := get(t, h, "/api/v1/targets")
+	w := testutil.Get(t, h, "/api/v1/targets")
 	testutil.Equal(t, "status", w.Code, http.StatusOK)
 	testutil.Equal(t, "content type", w.Header().Get("Content-Type"), "application/json")
-	testutil.Equal(t, "the page", get(t, h, "/metrics").Code, http.StatusOK)
+	testutil.Equal(t, "the page", testutil.Get(t, h, "/metrics").Code, http.StatusOK)
 	return w.Body.String()
 }
 
 func TestTargetsListWorkerMetrics(t *testing.T) {
-	f := fleetAt(everything, true)
+	f := fleettest.New(fleettest.Everything, true)
 	at := func(component, endpoint string, id uint64) {
 		f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: component, Name: endpoint}, ID: id}, fleet.Registration{Publishes: true})
 	}
@@ -80,10 +81,10 @@ func TestTargetsListWorkerMetrics(t *testing.T) {
 }
 
 func TestTargetsEmptyList(t *testing.T) {
-	f := fleetAt(everything, true)
+	f := fleettest.New(fleettest.Everything, true)
 	nowhere := func(fleet.ScrapeTarget) string { return "" }
 	testutil.Equal(t, "of nobody", targetsOf(t, f, nowhere), "[]\n")
-	f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1}, fleet.Registration{Publishes: true})
+	f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{Publishes: true})
 	testutil.Equal(t, "of one without a page", targetsOf(t, f, nowhere), "[]\n")
 }
 
@@ -91,9 +92,9 @@ func TestTargetsEmptyList(t *testing.T) {
 // they are cut off.
 func TestTargetsFourListsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := fleetAt(everything, true)
+		f := fleettest.New(fleettest.Everything, true)
 		for id := range uint64(100) { // more than the server keeps for a client
-			f.Register("", fleet.Instance{Endpoint: loadMetrics, ID: 1 + id}, fleet.Registration{Publishes: true})
+			f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1 + id}, fleet.Registration{Publishes: true})
 		}
 		var lists atomic.Int64
 		metricsURL := func(p fleet.ScrapeTarget) string {
@@ -106,14 +107,14 @@ func TestTargetsFourListsAtOnce(t *testing.T) {
 		for range 10 {
 			write(t, s.connect(t), "GET /api/v1/targets HTTP/1.1\r\nHost: a\r\n\r\n")
 		}
-		advance(9900 * time.Millisecond)
+		testutil.Advance(9900 * time.Millisecond)
 		testutil.Equal(t, "lists that were made", lists.Load(), 4)
-		advance(200 * time.Millisecond) // those have been cut off
+		testutil.Advance(200 * time.Millisecond) // those have been cut off
 		testutil.Equal(t, "lists that were made", lists.Load(), 8)
 		waits := s.connect(t)
 		write(t, waits, "GET /api/v1/targets HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 		body, err := io.ReadAll(waits)
-		if noError(t, err); !strings.HasSuffix(string(body), "0\r\n\r\n") {
+		if testutil.NoError(t, err); !strings.HasSuffix(string(body), "0\r\n\r\n") {
 			t.Errorf("one that waited and reads gets %d bytes", len(body))
 		}
 	})
@@ -126,12 +127,12 @@ func TestTargetsNameNamespace(t *testing.T) {
 		if namespaces.IsPattern() {
 			all.Namespace = string(namespaces)
 		}
-		f := fleetAt(all, true)
-		e := loadMetrics
+		f := fleettest.New(all, true)
+		e := fleettest.LoadMetrics
 		e.Namespace = namespaces.Label("lab")
 		f.Register("", fleet.Instance{Endpoint: e, ID: 1}, fleet.Registration{Publishes: true})
 		metricsURL := func(fleet.ScrapeTarget) string { return "http://192.0.2.1:9090" }
-		w := get(t, WithTargets(handler(f), f, namespaces, metricsURL, slog.New(slog.DiscardHandler)), "/api/v1/targets")
+		w := testutil.Get(t, WithTargets(handler(f), f, namespaces, metricsURL, slog.New(slog.DiscardHandler)), "/api/v1/targets")
 		if want := `"dynamo_namespace":"lab"`; strings.Count(w.Body.String(), want) != 1 {
 			t.Errorf("%s is watched: %s, want %s in it", namespaces, w.Body, want)
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -18,11 +19,11 @@ func TestTextWriterMatchesLibrary(t *testing.T) {
 	odd := []string{"backend", "a\"b", `a\b`, "a\nb", "ü", "a{b}", "z"}
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		target := everything
+		target := fleettest.Everything
 		if seed%2 == 1 {
 			target = severalNamespaces
 		}
-		f := fleetAt(target, true)
+		f := fleettest.New(target, true)
 		name := func() string { return odd[r.IntN(len(odd))] }
 		number := func() fleet.Opt[uint64] {
 			return fleet.Opt[uint64]{V: []uint64{0, 1, 999_999, 1_000_000, 123_456_789, 1<<64 - 1, r.Uint64N(100)}[r.IntN(7)], OK: r.IntN(5) > 0}
@@ -65,28 +66,10 @@ func TestTextWriterMatchesLibrary(t *testing.T) {
 	}
 }
 
-// fullFleet has n workers that report everything that a poll can.
-func fullFleet(n int) *fleet.Fleet {
-	f := fleet.New(everything, n, true)
-	f.Sync(fleet.Listing{})
-	f.Advance(reported)
-	some := fleet.Some[uint64]
-	for id := range uint64(n) {
-		in := fleet.Instance{Endpoint: loadMetrics, ID: 0x7d7ba2096ef23e30 + id}
-		f.Register("", in, fleet.Registration{NATS: true})
-		f.RecordPollReply(fleet.PollReply{Endpoint: loadMetrics, Worker: fleet.WorkerID{Lease: in.ID}, Service: "dynamo_backend", Load: fleet.Load{
-			ActiveSlots: some(3), TotalSlots: some(16), Waiting: some(2), KVActive: some(id % 1000), KVTotal: some(1000),
-			CacheUsage: fleet.Some(0.4000000059604645), HitRate: fleet.Some(0.25),
-		}})
-		f.RecordHit(in.ID, 20, id%20)
-	}
-	return f
-}
-
 // BenchmarkMetricsHandler measures whole responses to scrapes, ours and the client library's.
 func BenchmarkMetricsHandler(b *testing.B) {
 	for _, n := range []int{1000, 10_000} {
-		m := metricsOf(fullFleet(n))
+		m := metricsOf(fleettest.Full(n))
 		for name, h := range map[string]http.Handler{
 			"ours":    m.handler(slog.New(slog.DiscardHandler)),
 			"library": promhttp.HandlerFor(m, promhttp.HandlerOpts{DisableCompression: true}),

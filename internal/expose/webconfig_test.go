@@ -25,7 +25,7 @@ type webConfigTest struct {
 	*testServer
 	t      *testing.T
 	config *WebConfig
-	logs   *logBuffer
+	logs   *testutil.Log
 	ca     *testutil.Authority // has issued server and client
 	dir    string
 	other  string // a hash of "another"
@@ -47,7 +47,7 @@ func withWebConfig(t *testing.T, text string, test func(*webConfigTest), handler
 			t.Fatal(err)
 		}
 		handlers = append(handlers, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }))
-		log, logs := newLog()
+		log, logs := testutil.NewDebugLog()
 		s.logs = logs
 		s.testServer = startServerWith(t, handlers[0], s.config, log)
 		test(s)
@@ -66,7 +66,7 @@ func (s *webConfigTest) write(text string) {
 func (s *webConfigTest) reload(text string) {
 	s.t.Helper()
 	s.write(text)
-	advance(time.Second)
+	testutil.Advance(time.Second)
 }
 
 // client asks over connections of its own: with TLS if a certificate is named, even none.
@@ -101,7 +101,7 @@ func (s *webConfigTest) tls(with string) *tls.Config {
 }
 
 // ask is the status and the body of an answer; 0 if there is none.
-func (s *webConfigTest) ask(c *http.Client, password string) (int, string) {
+func (s *webConfigTest) request(c *http.Client, password string) (int, string) {
 	s.t.Helper()
 	scheme := "http"
 	if c.Transport.(*http.Transport).TLSClientConfig != nil {
@@ -128,7 +128,7 @@ func (s *webConfigTest) ask(c *http.Client, password string) (int, string) {
 func (s *webConfigTest) wantStatus(want int, password string, with ...string) {
 	s.t.Helper()
 	c := s.client(with...)
-	if got, body := s.ask(c, password); got != want {
+	if got, body := s.request(c, password); got != want {
 		s.t.Errorf("with the password %q and the certificates %q: %d %s, want %d", password, with, got, body, want)
 	}
 	c.CloseIdleConnections()
@@ -145,7 +145,7 @@ func (s *webConfigTest) wantProblem(words string) {
 	if got := s.config.Problem(); !strings.Contains(got, words) || (got == "") != (words == "") {
 		s.t.Errorf("what is wrong: %q, want %q", got, words)
 	}
-	testutil.Equal(s.t, "warnings", len(s.logs.with("level=WARN", "The web configuration cannot be used")), times)
+	testutil.Equal(s.t, "warnings", len(s.logs.Lines("level=WARN", "The web configuration cannot be used")), times)
 }
 
 const (
@@ -182,7 +182,7 @@ func TestWebConfigLosingPasswordIsRefused(t *testing.T) {
 			t := s.t
 			s.write(text)
 			for range 30 { // three seconds
-				advance(100 * time.Millisecond)
+				testutil.Advance(100 * time.Millisecond)
 				s.wantStatus(401, "")
 				s.wantStatus(401, "wrong")
 				s.wantStatus(200, "secret")
@@ -190,8 +190,8 @@ func TestWebConfigLosingPasswordIsRefused(t *testing.T) {
 			s.wantProblem(why)
 			s.reload(withUser)
 			testutil.Equal(t, "what is wrong with the one before", s.config.Problem(), "")
-			testutil.Equal(t, "lines that it is back", len(s.logs.with("level=INFO", "in force again")), 1)
-			testutil.Equal(t, "lines with a password", len(s.logs.with("secret")), 0)
+			testutil.Equal(t, "lines that it is back", len(s.logs.Lines("level=INFO", "in force again")), 1)
+			testutil.Equal(t, "lines with a password", len(s.logs.Lines("secret")), 0)
 		})
 	}
 }
@@ -210,7 +210,7 @@ func TestWebConfigUnreadableStaysInForce(t *testing.T) {
 			if err := change(s.file()); err != nil {
 				t.Fatal(err)
 			}
-			advance(3 * time.Second)
+			testutil.Advance(3 * time.Second)
 			s.wantStatus(401, "")
 			s.wantStatus(200, "secret")
 			s.wantProblem(what)
@@ -235,7 +235,7 @@ func TestWebConfigWeakerTLSIsRefused(t *testing.T) {
 		withWebConfig(t, c.from, func(s *webConfigTest) {
 			s.write(c.to)
 			for range 3 {
-				advance(time.Second)
+				testutil.Advance(time.Second)
 				s.wantStatus(400, "")
 				s.wantStatus(200, "", "named")
 				if strings.Contains(c.from, "client_auth_type") {
@@ -257,19 +257,19 @@ func TestWebConfigReadsNamedFilesWhole(t *testing.T) {
 				t := s.t
 				path := s.ca.File(file)
 				whole, err := os.ReadFile(path)
-				noError(t, err)
+				testutil.NoError(t, err)
 				want := why
-				if noError(t, os.Truncate(path, 20)); gone {
-					noError(t, os.Remove(path))
+				if testutil.NoError(t, os.Truncate(path, 20)); gone {
+					testutil.NoError(t, os.Remove(path))
 					want = "no such file"
 				}
-				advance(3 * time.Second)
+				testutil.Advance(3 * time.Second)
 				if file != "ca.crt" { // which the client reads
 					s.wantStatus(200, "", "client")
 				}
 				s.wantProblem(want)
 				writeFile(t, path, whole)
-				advance(time.Second)
+				testutil.Advance(time.Second)
 				s.wantStatus(200, "", "client")
 				s.wantStatus(0, "", "")
 				testutil.Equal(t, "what is wrong", s.config.Problem(), "")
@@ -286,14 +286,14 @@ func TestWebConfigHalfWrittenChangesNothing(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
 		for range 2000 {
 			s.write(withUser[:[]int{0, random.IntN(len(withUser)), len(withUser)}[random.IntN(3)]])
-			advance(time.Duration(random.IntN(150)) * time.Millisecond)
+			testutil.Advance(time.Duration(random.IntN(150)) * time.Millisecond)
 			if random.IntN(10) == 0 {
 				s.wantStatus(401, "")
 				s.wantStatus(200, "secret")
 			}
 		}
 		s.wantProblem("")
-		testutil.Equal(t, "lines of the log", s.logs.with("web configuration"), nil)
+		testutil.Equal(t, "lines of the log", s.logs.Lines("web configuration"), nil)
 	})
 }
 
@@ -307,7 +307,7 @@ func TestWebConfigPasswordChangeEndsStreams(t *testing.T) {
 		r := request(t, "http://metrics/")
 		r.SetBasicAuth("dynamo", "secret")
 		resp, err := s.client().Do(r)
-		noError(t, err)
+		testutil.NoError(t, err)
 		defer resp.Body.Close()
 		ended := make(chan struct{})
 		go func() { io.Copy(io.Discard, resp.Body); close(ended) }()

@@ -21,7 +21,7 @@ func TestWebConfigErrorsMatchToolkit(t *testing.T) {
 	ca := testutil.NewAuthorityWithCertificates(t)
 	inline := func(key, file string) string {
 		b, err := os.ReadFile(ca.File(file))
-		noError(t, err)
+		testutil.NoError(t, err)
 		return "  " + key + ": |\n    " + strings.ReplaceAll(strings.TrimSpace(string(b)), "\n", "\n    ") + "\n"
 	}
 	for _, text := range []string{
@@ -118,7 +118,7 @@ func TestWebConfigTLSOptions(t *testing.T) {
 				config.CurvePreferences = []tls.CurveID{c.curve}
 			}
 			conn, err := s.Dial(s.t.Context(), "", "")
-			noError(s.t, err)
+			testutil.NoError(s.t, err)
 			client := tls.Client(conn, config)
 			defer client.Close()
 			if err := client.Handshake(); (err == nil) != (c.version != 0) {
@@ -137,7 +137,7 @@ func TestWebConfigTLSOptions(t *testing.T) {
 func TestWebConfigHTTP2(t *testing.T) {
 	for text, want := range map[string]string{withTLS: "HTTP/2.0", withTLS + "http_server_config: {http2: false}\n": "HTTP/1.1"} {
 		withWebConfig(t, text, func(s *webConfigTest) {
-			_, got := s.ask(s.client(""), "")
+			_, got := s.request(s.client(""), "")
 			testutil.Equal(s.t, "protocol", got, want)
 		})
 	}
@@ -151,7 +151,7 @@ func TestWebConfigHeaders(t *testing.T) {
 				r.SetBasicAuth("dynamo", password)
 			}
 			resp, err := s.client().Do(r)
-			noError(s.t, err)
+			testutil.NoError(s.t, err)
 			resp.Body.Close()
 			testutil.Equal(s.t, "headers", []string{resp.Header.Get("X-Frame-Options"), resp.Header.Get("Strict-Transport-Security")}, []string{"deny", "max-age=1"})
 			if password == "" {
@@ -178,7 +178,7 @@ func TestWebConfigRateLimitCoversProbes(t *testing.T) {
 			testutil.Equal(s.t, "statuses", got, append(slices.Repeat([]int{answered}, 5), slices.Repeat([]int{429}, 2*len(paths)-5)...))
 			for _, path := range []string{"/-/healthy", "/live", "/-/ready", "/health"} {
 				again = append(again, ask(path))
-				advance(10 * time.Second)
+				testutil.Advance(10 * time.Second)
 				again = append(again, ask(path))
 			}
 			testutil.Equal(s.t, "statuses of the probes", again, []int{429, answered, 429, answered, 429, answered, 429, answered})
@@ -191,16 +191,16 @@ func TestWebConfigRateLimit(t *testing.T) {
 		c := s.client()
 		statuses := func() (got []int) {
 			for range 4 {
-				status, _ := s.ask(c, "secret")
+				status, _ := s.request(c, "secret")
 				got = append(got, status)
 			}
 			return got
 		}
 		testutil.Equal(s.t, "statuses", statuses(), []int{200, 200, 429, 429})
-		advance(10 * time.Second)
+		testutil.Advance(10 * time.Second)
 		testutil.Equal(s.t, "statuses an interval later", statuses(), []int{200, 429, 429, 429})
 		s.reload("basic_auth_users:\n  dynamo: $other\nrate_limit: {burst: 2, interval: 10s}\n")
-		status, _ := s.ask(c, "another")
+		status, _ := s.request(c, "another")
 		testutil.Equal(s.t, "status after a change", status, http.StatusTooManyRequests)
 		s.reload(withUser)
 		testutil.Equal(s.t, "statuses without a limit", statuses(), []int{200, 200, 200, 200})

@@ -11,38 +11,11 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 	"dynamo-metrics/internal/wire/testdata"
 )
-
-// answered is what a captured answer to a poll says.
-func parseStatsReply(t *testing.T, component string, answer []byte) (all []fleet.PollReply) {
-	t.Helper()
-	reply, err := wire.ParseStatsReply(answer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range reply.Endpoints {
-		name, lease, ok := wire.SplitSubject(reply.Service, e.Subject, func(string) bool { return false })
-		if !ok {
-			t.Fatalf("subject %q is not one of the service %q", e.Subject, reply.Service)
-		}
-		r := fleet.PollReply{Endpoint: fleet.Endpoint{Component: component, Name: name}, Worker: fleet.WorkerID{Lease: lease}, Service: reply.Service, Outcome: fleet.NoLoad}
-		if lease == 0 {
-			r.Worker.Static = reply.ID
-		}
-		load, rank, found, err := wire.ParseLoad(e.Data)
-		switch {
-		case err != nil:
-			r.Outcome = fleet.Malformed
-		case found:
-			r.Outcome, r.Load, r.Rank = fleet.Reported, load, rank
-		}
-		all = append(all, r)
-	}
-	return all
-}
 
 // polled registers and reports all workers whose answers were captured of a release.
 func (h *harness) registerPolledRelease(release string) {
@@ -52,7 +25,7 @@ func (h *harness) registerPolledRelease(release string) {
 		h.t.Fatalf("captured answers of %s: %v, %v", release, files, err)
 	}
 	for _, file := range files {
-		for _, r := range parseStatsReply(h.t, "of-"+release, testutil.Captured(h.t, file)) {
+		for _, r := range fleettest.Replies(h.t, "of-"+release, testutil.Captured(h.t, file)) {
 			if !r.Worker.IsStatic() {
 				h.registerPolled(r.Endpoint, r.Worker.Lease)
 			}

@@ -30,6 +30,14 @@ func Equal[T any](t testing.TB, what string, got, want T) {
 	}
 }
 
+// NoError reports an error of the test if err is not nil.
+func NoError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Errorf("error: %v, want none", err)
+	}
+}
+
 // Golden fails the test unless got is what the file testdata/name has, line by line. With
 // -update it writes the file.
 func Golden(t testing.TB, name, got string) {

@@ -1,0 +1,133 @@
+// Package fleettest makes fleets for the tests of packages that read one: from answers that
+// workers of a release sent, or large ones.
+package fleettest
+
+import (
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/testutil"
+	"dynamo-metrics/internal/wire"
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+// LoadMetrics is the endpoint that workers of releases up to 0.5.1 reported their load at.
+var LoadMetrics = fleet.Endpoint{Component: "backend", Name: "load_metrics"}
+
+// Everything is the target that names no component: all endpoints are watched.
+var Everything = fleet.Target{}
+
+// Reported is the time of the clock of these fleets, at which their loads are received.
+var Reported = time.Date(2025, 2, 26, 18, 45, 5, 0, time.UTC)
+
+// maxWorkers is a limit that no test reaches by accident.
+const maxWorkers = 1000
+
+func New(target fleet.Target, registry bool) *fleet.Fleet {
+	f := fleet.New(target, maxWorkers, registry)
+	f.Sync(fleet.Listing{})
+	f.Advance(Reported)
+	return f
+}
+
+// Replies is what one worker's answer says of each endpoint of the component.
+func Replies(t testing.TB, component string, answer []byte) []fleet.PollReply {
+	t.Helper()
+	reply, err := wire.ParseStatsReply(answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rs []fleet.PollReply
+	for _, e := range reply.Endpoints {
+		name, lease, ok := wire.SplitSubject(reply.Service, e.Subject, func(string) bool { return false })
+		if !ok {
+			t.Fatalf("subject %q is not one of the service %q", e.Subject, reply.Service)
+		}
+		r := fleet.PollReply{
+			Endpoint: fleet.Endpoint{Component: component, Name: name},
+			Worker:   fleet.WorkerID{Lease: lease}, Service: reply.Service, Outcome: fleet.NoLoad,
+		}
+		if lease == 0 {
+			r.Worker.Static = reply.ID
+		}
+		load, rank, found, err := wire.ParseLoad(e.Data)
+		switch {
+		case err != nil:
+			r.Outcome = fleet.Malformed
+		case found:
+			r.Outcome, r.Load, r.Rank = fleet.Reported, load, rank
+		}
+		rs = append(rs, r)
+	}
+	return rs
+}
+
+// RegisterAll registers every worker of these answers that has a lease.
+func RegisterAll(t testing.TB, f *fleet.Fleet, component string, answers ...[]byte) {
+	t.Helper()
+	for _, a := range answers {
+		for _, r := range Replies(t, component, a) {
+			if !r.Worker.IsStatic() {
+				f.Register("", fleet.Instance{Endpoint: r.Endpoint, ID: r.Worker.Lease}, fleet.Registration{NATS: true})
+			}
+		}
+	}
+}
+
+// Poll is one Poll with these answers.
+func Poll(t testing.TB, f *fleet.Fleet, component string, answers ...[]byte) {
+	t.Helper()
+	f.BeginPoll()
+	for _, a := range answers {
+		f.RecordPollReply(Replies(t, component, a)...)
+	}
+	f.EndPoll(true)
+}
+
+// Original is the fleet that the original's page was taken from.
+func Original(t testing.TB) *fleet.Fleet {
+	t.Helper()
+	f := New(fleet.Target(LoadMetrics), true)
+	answers := OriginalAnswers(t)
+	RegisterAll(t, f, "backend", answers...)
+	Poll(t, f, "backend", answers...)
+	var events []json.RawMessage
+	if err := json.Unmarshal(testutil.Captured(t, "original", "hit_rate_events.json"), &events); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		hit, err := wire.ParseHitRate(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.RecordHit(hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
+	}
+	return f
+}
+
+func OriginalAnswers(t testing.TB) [][]byte {
+	t.Helper()
+	return [][]byte{
+		testutil.Captured(t, "original", "stats_reply_1.json"),
+		testutil.Captured(t, "original", "stats_reply_2.json"),
+		testutil.Captured(t, "original", "stats_reply_3.json"),
+	}
+}
+
+// Full has n workers that report Everything that a Poll can.
+func Full(n int) *fleet.Fleet {
+	f := fleet.New(Everything, n, true)
+	f.Sync(fleet.Listing{})
+	f.Advance(Reported)
+	some := fleet.Some[uint64]
+	for id := range uint64(n) {
+		in := fleet.Instance{Endpoint: LoadMetrics, ID: 0x7d7ba2096ef23e30 + id}
+		f.Register("", in, fleet.Registration{NATS: true})
+		f.RecordPollReply(fleet.PollReply{Endpoint: LoadMetrics, Worker: fleet.WorkerID{Lease: in.ID}, Service: "dynamo_backend", Load: fleet.Load{
+			ActiveSlots: some(3), TotalSlots: some(16), Waiting: some(2), KVActive: some(id % 1000), KVTotal: some(1000),
+			CacheUsage: fleet.Some(0.4000000059604645), HitRate: fleet.Some(0.25),
+		}})
+		f.RecordHit(in.ID, 20, id%20)
+	}
+	return f
+}
