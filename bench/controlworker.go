@@ -102,9 +102,9 @@ func (g *controlWorker) publishHit(nc *nats.Conn) error {
 	return nil
 }
 
-// check returns an error unless the exposition shows exactly what the control worker has
+// check returns an error unless the metricsText shows exactly what the control worker has
 // reported.
-func (g *controlWorker) check(p exposition) error {
+func (g *controlWorker) check(p metricsText) error {
 	want := map[string]float64{
 		"llm_worker_up": 1, "llm_kv_blocks_active": 10, "llm_kv_blocks_total": 1000, "llm_requests_active_slots": 1, "llm_kv_hit_rate_percent": 0.25,
 	}

@@ -213,9 +213,9 @@ func (m *instance) get(ctx context.Context, path string) ([]byte, error) {
 var uncompressed = &http.Client{Transport: &http.Transport{DisableCompression: true}}
 
 // scrape returns what the instance serves on /metrics.
-func (m *instance) scrape(ctx context.Context) (exposition, error) {
+func (m *instance) scrape(ctx context.Context) (metricsText, error) {
 	b, err := m.get(ctx, "/metrics")
-	return exposition(b), err
+	return metricsText(b), err
 }
 
 // waitForSeries waits until /metrics has n series whose text begins with start.

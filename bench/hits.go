@@ -129,7 +129,7 @@ func (s *environment) runBurst(ctx context.Context, m *instance, b *burst, names
 	}
 	b.published += s.events
 
-	var p exposition
+	var p metricsText
 	var counted, dropped float64
 	still, since := -1.0, time.Now()
 	err = until(ctx, 5*time.Millisecond, func() (err error) {

@@ -102,7 +102,7 @@ func (k *soakRun) registerAndLeave(ctx context.Context) error {
 		return nil
 	}
 	shown := func(state string, want int) error {
-		return k.waitFor(ctx, func(p exposition) error {
+		return k.waitFor(ctx, func(p metricsText) error {
 			v, n := summarize(p), 0.0
 			for series, count := range v.series {
 				if strings.HasPrefix(series, `llm_workers{component="made-`) && strings.Contains(series, fmt.Sprintf("state=%q", state)) {

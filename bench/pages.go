@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/exposition"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -29,8 +29,8 @@ func (s *environment) measurePages(context.Context) error {
 func (s *environment) measurePagesOf(workers int) error {
 	f := registeredFleet(workers)
 	now := time.Now().Add(time.Second)
-	metrics := expose.NewMetrics(expose.Collector{Fleet: f, Now: func() time.Time { return now }})
-	ours := expose.Handler(f, "dynamo", nil, metrics, quiet) // / is never requested
+	metrics := exposition.NewMetrics(exposition.Collector{Fleet: f, Now: func() time.Time { return now }})
+	ours := metrics.Handler(quiet)
 	library := promhttp.HandlerFor(metrics, promhttp.HandlerOpts{DisableCompression: true})
 
 	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)

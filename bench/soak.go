@@ -175,12 +175,12 @@ func (k *soakRun) publishHit(id, blocks uint64) error {
 // waitForExpected waits until /metrics is as expected, with so many workers in addition to
 // the permanent ones.
 func (k *soakRun) waitForExpected(ctx context.Context, others int) error {
-	return k.waitFor(ctx, func(p exposition) error { return k.expected.check(summarize(p), soakPermanent+others) })
+	return k.waitFor(ctx, func(p metricsText) error { return k.expected.check(summarize(p), soakPermanent+others) })
 }
 
 // waitForRegistered waits until n workers are registered and have not answered.
 func (k *soakRun) waitForRegistered(ctx context.Context, n int) error {
-	return k.waitFor(ctx, func(p exposition) error {
+	return k.waitFor(ctx, func(p metricsText) error {
 		if _, silent := p.sum(workersSeries("silent")); silent != float64(n) {
 			return fmt.Errorf("%.0f registered workers have not answered, want %d", silent, n)
 		}
@@ -191,7 +191,7 @@ func (k *soakRun) waitForRegistered(ctx context.Context, n int) error {
 // waitForPolls waits until n more polls have been answered.
 func (k *soakRun) waitForPolls(ctx context.Context, n float64) error {
 	first := -1.0
-	return k.waitFor(ctx, func(p exposition) error {
+	return k.waitFor(ctx, func(p metricsText) error {
 		_, now := p.sum("dynamo_metrics_polls_total{")
 		if first < 0 {
 			first = now
@@ -204,7 +204,7 @@ func (k *soakRun) waitForPolls(ctx context.Context, n float64) error {
 }
 
 // waitFor waits for a scrape for which check returns nil.
-func (k *soakRun) waitFor(ctx context.Context, check func(exposition) error) error {
+func (k *soakRun) waitFor(ctx context.Context, check func(metricsText) error) error {
 	return until(ctx, 100*time.Millisecond, func() error {
 		p, err := k.m.scrape(ctx)
 		if err != nil {

@@ -20,7 +20,7 @@ func summaryOfSoak(more string) summary {
 	}
 	b.WriteString(`llm_kv_hit_rate_events_total{component="backend",endpoint="load_metrics"} 1` + "\n")
 	b.WriteString("dynamo_metrics_workers_over_limit_total 0\n" + countedSeries + " 1\n" + more)
-	return summarize(exposition(b.String()))
+	return summarize(metricsText(b.String()))
 }
 
 func TestSamplerFindsBrokenInvariants(t *testing.T) {

@@ -27,7 +27,7 @@ const (
 var idStart = []byte(`worker_id="`)
 
 // summarize parses the exposition.
-func summarize(p exposition) summary {
+func summarize(p metricsText) summary {
 	v := summary{
 		bytes: len(p), series: make(map[string]float64), ids: make(map[string]bool), live: make(map[string]bool),
 		active: make(map[string]float64), isl: make(map[string]float64), overlap: make(map[string]float64),

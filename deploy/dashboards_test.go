@@ -200,7 +200,7 @@ var metricName = regexp.MustCompile(`(?:^|[^\w:])((?:llm|dynamo_metrics)_[a-z0-9
 // goldenSeries are the names of all series in the golden files.
 func goldenSeries(t *testing.T) map[string]bool {
 	t.Helper()
-	paths, err := filepath.Glob("../internal/expose/testdata/pages/*.prom")
+	paths, err := filepath.Glob("../internal/exposition/testdata/pages/*.prom")
 	if err != nil || len(paths) < 5 {
 		t.Fatalf("golden files: %v, %v", paths, err)
 	}

@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// bound is one number in SECURITY.md's table of bounds: the constants that define it, and
-// the test that reaches it.
+// bound is one number of the table of bounds in SECURITY.md: the constants that make it so,
+// and the test that reaches it.
 type bound struct {
-	of, says       string // the row, and the number as the row has it
-	constant, test string // each preceded by its package
+	of, says       string // the row, and what is said there
+	constant, test string // each behind its package
 }
 
 // bounds are all of them, in the table's order.
@@ -41,16 +41,16 @@ var bounds = []bound{
 	{"data parallel ranks", "1,024", "fleet minUnregisteredRankLimit", "fleet TestLimitsUnregisteredRanks"},
 	{"events before a registration", "10 min", "fleet retention", "fleet TestLimitsTimesAreDocumented"},
 	{"keys of one registration", "16", "fleet maxKeys", "fleet TestLimitsKeysOfOneRegistration"},
-	{"a snapshot", "4,096 endpoints", "glance mostPlaces", "glance TestEndpointsOfASnapshotAreBounded"},
-	{"a snapshot", "131,072 rows", "glance mostRows", "glance TestRowsOfASnapshotAreBounded"},
-	{"a snapshot", "1,000 of workers", "glance mostOutside", "glance TestRowsOfThoseWhoseRegistrationIsGoneAreBounded"},
-	{"a snapshot", "32 MiB", "glance mostText", "glance TestTheBytesOfASnapshotAreBounded"},
-	{"a snapshot", "200 problems", "glance mostProblems", "glance TestProblemsOfASnapshotAreBounded"},
-	{"a snapshot", "4 MiB", "glance mostNamed", "glance TestTheBytesOfASnapshotAreBounded"},
-	{"a snapshot", "15 min", "glance samples * step", "glance TestHistoryIsAQuarterOfAnHour"},
-	{"a snapshot", "65,536 rows", "glance mostKept", "glance TestHistoryIsOfSoManyRows"},
-	{"a snapshot", "10 min", "glance rememberIt", "glance TestWorkersThatLeaveAreNamedForTenMinutes"},
-	{"a snapshot", "65,536 workers", "glance mostDeparted", "glance TestDeparturesAreBounded"},
+	{"a snapshot", "4,096 endpoints", "monitor maxEndpoints", "monitor TestLimitOfEndpoints"},
+	{"a snapshot", "131,072 rows", "monitor maxRows", "monitor TestLimitOfRows"},
+	{"a snapshot", "1,000 of workers", "monitor maxUnregisteredRows", "monitor TestLimitOfUnregisteredRows"},
+	{"a snapshot", "32 MiB", "monitor maxRowBytes", "monitor TestLimitOfSnapshotBytes"},
+	{"a snapshot", "200 problems", "monitor maxProblems", "monitor TestLimitOfProblems"},
+	{"a snapshot", "4 MiB", "monitor maxProblemBytes", "monitor TestLimitOfSnapshotBytes"},
+	{"a snapshot", "15 min", "monitor historyLength * historyStep", "monitor TestHistoryKeepsFifteenMinutes"},
+	{"a snapshot", "65,536 rows", "monitor maxHistoryRows", "monitor TestHistoryRowsAreBounded"},
+	{"a snapshot", "10 min", "monitor lostWindow", "monitor TestProblemLostLastsTenMinutes"},
+	{"a snapshot", "65,536 workers", "monitor maxDepartures", "monitor TestLostDeparturesAreBounded"},
 	{"the reason why a server is not connected", "300 bytes", "stats maxErrorLength", "stats TestConnStateLastErrorWhileDown"},
 	{"names and ids", "256 bytes", "wire maxName", "wire TestLimitOfNames"},
 	{"names and ids", "1 KiB", "wire maxTransport", "wire TestLimitOfTransport"},
@@ -93,57 +93,57 @@ var bounds = []bound{
 	{"the registry in Kubernetes", "1,024", "discovery minListedWorkers", "discovery TestKubernetesResourcesAreBounded"},
 	{"the registry in Kubernetes", "30 s", "kube maxPause", "kube TestBackoffGrowsWhileServerFails"},
 	{"the registry in Kubernetes", "60 s", "kube maxRetryAfter", "kube TestBackoffHonorsRetryAfter"},
-	{"the registry in files", "1 MiB", "discovery maxFile", "discovery TestAFileMayHaveAMebibyte"},
-	{"the registry in files", "200,000 files", "discovery maxFiles", "discovery TestDirectoryWithTooManyFilesIsNotListed"},
-	{"the registry in files", "10 s", "discovery fileTTL", "discovery TestFileThatNobodyTouchesIsGone"},
+	{"the registry in files", "1 MiB", "discovery maxFile", "discovery TestFilesUpToOneMebibyte"},
+	{"the registry in files", "200,000 files", "discovery maxFiles", "discovery TestFilesTooManyAreNotListed"},
+	{"the registry in files", "10 s", "discovery fileTTL", "discovery TestFilesExpireUnlessTouched"},
 	{"a scrape of a worker", "4 MiB", "collect maxMetricsSize", "collect TestMetricsReaderBoundsSize"},
 	{"a scrape of a worker", "512 KiB", "wire maxSamples", "wire TestLimitOfWorkerMetrics"},
 	{"a scrape of a worker", "32 KiB", "wire maxLine", "wire TestLimitOfWorkerMetrics"},
 	{"a scrape of a worker", "64 labels", "wire maxLabels", "wire TestLimitOfWorkerMetrics"},
 	{"a scrape of a worker", "64 KiB", "collect maxHeader", "collect TestMetricsReaderBoundsSize"},
 	{"a scrape of a worker", "2 s", "collect ScrapeTimeout", "collect TestSchedulerBoundsScrapes"},
-	{"a scrape of a worker", "1 min", "collect MaxScrapeTimeout", "app TestScrapeTimeoutsAreBounded"},
+	{"a scrape of a worker", "1 min", "collect MaxScrapeTimeout", "app TestScrapeTimeoutIsBounded"},
 	{"a scrape of a worker", "100 at once", "collect quickSlots", "collect TestSchedulerBoundsScrapes"},
 	{"a scrape of a worker", "8 that are", "collect slowSlots", "collect TestSchedulerBoundsScrapes"},
 	{"a scrape of a worker", "8 that take", "collect longSlots", "collect TestSchedulerBoundsLongScrapes"},
 	{"a scrape of a worker", "2 s", "collect slowTimeout", "collect TestSchedulerBoundsLongScrapes"},
 	{"a scrape of a worker", "256 connections", "collect maxIdle", "collect TestScrapeLimitsTakeQuarterOfDescriptors"},
 	{"a scrape of a worker", "1/4", "collect descriptorShare", "collect TestScrapeLimitsTakeQuarterOfDescriptors"},
-	{"a Pushgateway's response", "4 KiB", "expose maxAnswer", "expose TestPushReadsLittleOfALongAnswer"},
-	{"a Pushgateway's response", "10 requests", "expose maxHops", "expose TestPushDoesNotFollowForEver"},
-	{"a Pushgateway's response", "2 s", "expose lastPush", "expose TestPushEndsSoonWhateverTheGatewayDoes"},
-	{"log lines about workers that join and leave", "5 s", "discovery sayEvery", "discovery TestWhoComesAndGoesIsSummed"},
-	{"log lines about workers that join and leave", "4 endpoints", "discovery mostComings", "discovery TestEndpointsAreToldApartAndTooManyAreSummed"},
-	{"log lines about workers that join and leave", "8 ids", "discovery mostIDs", "discovery TestThoseWhoAreThereAtTheStartAreOneLine"},
-	{"log lines about problems", "20 that", "glance mostTold", "glance TestManyProblemsAtOnceAreSaidLittleByLittle"},
-	{"log lines about problems", "1 min", "glance tellAgain", "glance TestAProblemThatComesAndGoesDoesNotFloodTheLog"},
-	{"log lines about problems", "400 bytes", "glance mostDetail", "glance TestALongDetailIsLeftOutOfTheLog"},
-	{"log lines that wait to be written", "4,096", "dynlog mostLines", "dynlog TestNobodyWaitsForALogThatIsNotRead"},
-	{"log lines that wait to be written", "1 MiB", "dynlog mostBytes", "dynlog TestTheLogIsBoundedInBytes"},
-	{"an HTTP request", "64 KiB", "expose maxHeaders", "expose TestServeRefusesHeadersOfAnySize"},
-	{"an HTTP request", "5 s", "expose headersIn", "expose TestServeCutsOffWhoIsTooSlow"},
-	{"an HTTP request", "10 s", "expose requestIn", "expose TestServeCutsOffWhoIsTooSlow"},
-	{"an HTTP request", "30 s", "expose answerIn", "expose TestServeCutsOffWhoDoesNotRead"},
-	{"an HTTP request", "2 min", "expose idleFor", "expose TestServeCutsOffWhoIsTooSlow"},
-	{"an HTTP request", "3 s", "expose Stalled", "expose TestStalledStreamsOfHTTP2"},
-	{"responses of `/metrics`", "4 in", "expose maxPages", "expose TestClientsThatDoNotReadHoldAFewPagesAtMost"},
-	{"responses of `/metrics`", "2 s", "expose slowPiece", "expose TestWhoReadsSlowlyIsCutOffOnlyIfOthersWait"},
-	{"responses of `/metrics`", "64 KiB", "expose pieceSize", "expose TestAPieceHasTwoSeconds"},
-	{"responses of `/metrics`", "10 s", "expose slowPage", "expose TestWhoReadsSteadilyIsCutOffOnlyWhenPrometheusWouldGiveUp"},
-	{"streams of snapshots", "100, each", "glance mostStreams", "glance TestSoManyPagesMayBeOpenAndNoMore"},
-	{"streams of snapshots", "64 KiB", "glance sendBuffer", "glance TestTheSocketOfAStreamKeepsLittle"},
-	{"streams of snapshots", "10 s", "glance patience", "glance TestASlowClientGetsTheNewestSnapshotAndOneThatDoesNotReadIsCutOff"},
-	{"responses in JSON", "10 s", "glance patience", "glance TestAnswersThatNobodyReadsEnd"},
-	{"responses in JSON", "4 at once", "expose maxTargetLists", "expose TestFourListsOfTargetsAreKeptForClients"},
-	{"a file of log settings", "64 KiB", "dynlog maxSettings", "dynlog TestAFileOfSettingsThatCannotBeUnderstoodIsAWarning"},
-	{"warnings about `DYN_LOG` and those files", "10", "dynlog mostWarnings", "dynlog TestWhatIsSaidOfDYN_LOGIsBounded"},
-	{"warnings about `DYN_LOG` and those files", "100 bytes", "dynlog mostQuoted", "dynlog TestWhatIsSaidOfDYN_LOGIsBounded"},
-	{"a web configuration", "1 MiB", "expose maxWebFile", "expose TestAWebConfigThatDemandsNoPasswordAnyMoreChangesNothing"},
-	{"a web configuration", "100 wrong", "expose mostWrong", "expose TestFewWrongPasswordsAreRememberedAndAllRightOnes"},
+	{"a Pushgateway's response", "4 KiB", "exposition maxResponse", "exposition TestPushLimitsResponseSize"},
+	{"a Pushgateway's response", "10 requests", "exposition maxRedirects", "exposition TestPushLimitsRedirects"},
+	{"a Pushgateway's response", "2 s", "exposition lastPushTimeout", "exposition TestPushEndsWithinTimeout"},
+	{"log lines about workers that join and leave", "5 s", "discovery logInterval", "discovery TestWorkerLogSumsManyChanges"},
+	{"log lines about workers that join and leave", "4 endpoints", "discovery maxLoggedEndpoints", "discovery TestWorkerLogNamesFourEndpoints"},
+	{"log lines about workers that join and leave", "8 ids", "discovery maxLoggedIDs", "discovery TestWorkerLogStartsWithOneLine"},
+	{"log lines about problems", "20 that", "monitor maxLogged", "monitor TestProblemLogLimitsManyProblems"},
+	{"log lines about problems", "1 min", "monitor logInterval", "monitor TestProblemLogLimitsFlappingProblem"},
+	{"log lines about problems", "400 bytes", "monitor maxLoggedDetail", "monitor TestProblemLogOmitsLongDetail"},
+	{"log lines that wait to be written", "4,096", "dynlog maxQueuedLines", "dynlog TestOutputNeverBlocksLoggers"},
+	{"log lines that wait to be written", "1 MiB", "dynlog maxQueuedBytes", "dynlog TestOutputQueueIsBoundedInBytes"},
+	{"an HTTP request", "64 KiB", "web maxHeaders", "web TestServeLimitsHeaders"},
+	{"an HTTP request", "5 s", "web headerTimeout", "web TestServeCutsOffSlowClients"},
+	{"an HTTP request", "10 s", "web requestTimeout", "web TestServeCutsOffSlowClients"},
+	{"an HTTP request", "30 s", "web responseTimeout", "web TestServeCutsOffClientsThatDoNotRead"},
+	{"an HTTP request", "2 min", "web idleTimeout", "web TestServeCutsOffSlowClients"},
+	{"an HTTP request", "3 s", "web StallTimeout", "web TestPageCacheStalledHTTP2Clients"},
+	{"responses of `/metrics`", "4 in", "exposition maxBuffers", "web TestPageCacheBoundsStalledClients"},
+	{"responses of `/metrics`", "2 s", "exposition maxPieceTime", "web TestPageCacheEvictsOnlyIfOthersWait"},
+	{"responses of `/metrics`", "64 KiB", "exposition pieceSize", "web TestPageCachePieceHasTwoSeconds"},
+	{"responses of `/metrics`", "10 s", "exposition MaxPageTime", "web TestPageCacheSteadyReaderHasTenSeconds"},
+	{"streams of snapshots", "100, each", "web maxStreams", "web TestStreamCountIsLimited"},
+	{"streams of snapshots", "64 KiB", "web socketSendBuffer", "web TestStreamLimitsSocketSendBuffer"},
+	{"streams of snapshots", "10 s", "web sendTimeout", "web TestStreamSkipsSnapshotsForSlowClient"},
+	{"responses in JSON", "10 s", "web sendTimeout", "web TestAPICutsOffSlowClients"},
+	{"responses in JSON", "4 at once", "web maxTargetLists", "web TestTargetsFourListsAtOnce"},
+	{"a file of log settings", "64 KiB", "dynlog maxSettingsBytes", "dynlog TestSettingsFileErrorsAreWarnings"},
+	{"warnings about `DYN_LOG` and those files", "10", "dynlog maxWarnings", "dynlog TestFilterWarningsAreBounded"},
+	{"warnings about `DYN_LOG` and those files", "100 bytes", "dynlog maxQuotedBytes", "dynlog TestFilterWarningsAreBounded"},
+	{"a web configuration", "1 MiB", "web maxWebFile", "web TestWebConfigLosingPasswordIsRefused"},
+	{"a web configuration", "100 wrong", "web maxWrongPasswords", "web TestWebConfigPasswordMemoryIsBounded"},
 }
 
-// TestSecurityBoundsMatchTheCode compares the table of bounds with the code: each number
-// has a constant of that value, and a test that reaches it.
+// TestSecurityBoundsMatchTheCode holds the table of bounds against the code: no number
+// in it is without a constant of that value and a test that reaches it.
 func TestSecurityBoundsMatchTheCode(t *testing.T) {
 	t.Parallel()
 	rows := boundRows(t)
@@ -157,7 +157,7 @@ func TestSecurityBoundsMatchTheCode(t *testing.T) {
 	for _, b := range bounds {
 		row, there := rows[b.of]
 		if !there || !strings.Contains(row, b.says) {
-			t.Errorf("SECURITY.md: the row %q does not contain %q", b.of, b.says)
+			t.Errorf("SECURITY.md: the row %q does not say %q", b.of, b.says)
 			continue
 		}
 		rows[b.of] = strings.Replace(row, b.says, "", 1)
@@ -174,12 +174,12 @@ func TestSecurityBoundsMatchTheCode(t *testing.T) {
 	for of, row := range rows {
 		row = strings.NewReplacer("UTF-8", "", "HTTP/2", "").Replace(row)
 		if rest := regexp.MustCompile(`[0-9][0-9,.]*[^0-9|]{0,20}`).FindAllString(row, -1); rest != nil {
-			t.Errorf("SECURITY.md: row %q: no constant and no test is known for %q", of, rest)
+			t.Errorf("SECURITY.md: of the row %q no constant and no test is known for %q", of, rest)
 		}
 	}
 }
 
-// boundRows returns the rows of the table by their first column.
+// boundRows are the rows of the table, by what they are of.
 func boundRows(t *testing.T) map[string]string {
 	t.Helper()
 	_, table, found := strings.Cut(string(readFile(t, "../SECURITY.md")), "| of | bound |\n")
@@ -197,15 +197,15 @@ func boundRows(t *testing.T) map[string]string {
 	return rows
 }
 
-// quantity returns the number at the start of a text, in bytes, nanoseconds or units. For a
-// fraction such as 1/4 it returns 4.
+// quantity is the number that words begin with, in bytes, nanoseconds or pieces; of a share,
+// as 1/4, it is 4.
 func quantity(t *testing.T, says string) constant.Value {
 	t.Helper()
 	number, unit, _ := strings.Cut(says, " ")
 	number = strings.TrimSuffix(strings.TrimPrefix(number, "1/"), ",")
 	n, err := strconv.ParseInt(strings.ReplaceAll(number, ",", ""), 10, 64)
 	if err != nil {
-		t.Fatalf("%q does not begin with a number", says)
+		t.Fatalf("%q begins with no number", says)
 	}
 	unit, _, _ = strings.Cut(unit, " ")
 	units := map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "ms": int64(time.Millisecond), "s": int64(time.Second), "min": int64(time.Minute)}
@@ -215,14 +215,14 @@ func quantity(t *testing.T, says string) constant.Value {
 	return constant.MakeInt64(n)
 }
 
-// sources holds what the test needs of a package's files.
+// sources are what is read of a package's files.
 type sources struct {
 	fset  *token.FileSet
 	types *types.Package
 	tests map[string]bool
 }
 
-// eval evaluates an expression of the package's constants.
+// value works out an expression of the package's constants.
 func (s *sources) eval(expression string) (constant.Value, error) {
 	v, err := types.Eval(s.fset, s.types, token.NoPos, expression)
 	if err == nil && v.Value == nil {
@@ -231,7 +231,7 @@ func (s *sources) eval(expression string) (constant.Value, error) {
 	return v.Value, err
 }
 
-// readSources reads the constants of a package in internal and the names of its tests, with
+// readSources reads the constants of a package in internal, and the names of its tests, with
 // any build tag.
 func readSources(t *testing.T, directory string) *sources {
 	t.Helper()
@@ -256,12 +256,12 @@ func readSources(t *testing.T, directory string) *sources {
 		}
 		files = append(files, constantsOf(file))
 	}
-	config := types.Config{Importer: importer.ForCompiler(s.fset, "gc", nil), Error: func(error) {}} // errors of declarations that were left out
+	config := types.Config{Importer: importer.ForCompiler(s.fset, "gc", nil), Error: func(error) {}} // of the rest that is left out
 	s.types, _ = config.Check(directory, s.fset, files, nil)
 	return s
 }
 
-// constantsOf returns a file with its constants and the imports that they need.
+// constantsOf is a file with its constants alone, and what they need.
 func constantsOf(file *ast.File) *ast.File {
 	only := *file
 	only.Decls = nil
@@ -273,8 +273,7 @@ func constantsOf(file *ast.File) *ast.File {
 	return &only
 }
 
-// isNeeded reports whether a bound may depend on a package. Reading the others would take
-// long.
+// needed leaves the packages out that no bound is made of: to read them takes long.
 func isNeeded(g *ast.GenDecl) bool {
 	var specs []ast.Spec
 	for _, s := range g.Specs {

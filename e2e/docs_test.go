@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"dynamo-metrics/deploy"
-	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/exposition"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -24,7 +24,7 @@ func TestDocsNameEveryMetricAndNoOther(t *testing.T) {
 	t.Parallel()
 	text := strings.ReplaceAll(docs(t), "_bucket", "") // queries ask for the buckets of a histogram
 	got := find(text, `\b(?:llm|dynamo_metrics)_[a-z_]+\b`)
-	if diff := cmp.Diff(expose.Names(), got); diff != "" {
+	if diff := cmp.Diff(exposition.Names(), got); diff != "" {
 		t.Errorf("metrics (-table +docs):\n%s", diff)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/exposition"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
@@ -122,8 +122,8 @@ func TestPushgatewayAcceptsAllNamesAndHistograms(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop() // at once: the last push is the only one
-	metrics := expose.NewMetrics(expose.Collector{Fleet: f, Now: time.Now})
-	expose.Push(ctx, expose.Gateway{URL: at, Job: "odd", Interval: time.Hour}, metrics, &f.Stats, slog.New(slog.DiscardHandler))
+	metrics := exposition.NewMetrics(exposition.Collector{Fleet: f, Now: time.Now})
+	exposition.Push(ctx, exposition.Gateway{URL: at, Job: "odd", Interval: time.Hour}, metrics, &f.Stats, slog.New(slog.DiscardHandler))
 	if ok, failed := f.Stats.PushOK.Load(), f.Stats.PushError.Load(); ok != 1 || failed != 0 {
 		t.Fatalf("%d pushes were taken, and %d refused", ok, failed)
 	}

@@ -20,11 +20,12 @@ import (
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/discovery"
 	"dynamo-metrics/internal/dynlog"
-	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/exposition"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/leader"
 	"dynamo-metrics/internal/monitor"
 	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/web"
 	"dynamo-metrics/internal/wire"
 
 	"github.com/nats-io/nats.go"
@@ -91,11 +92,11 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 		mon := newMonitor(c, f, log) // problems are logged even if nothing is served
 		work.Go(func() error { mon.Run(ctx); return nil })
 		if listener != nil {
-			web := dynlog.Target(log, "http")
-			work.Go(func() error { return expose.Serve(ctx, listener, c.handler(f, metrics, mon, web), c.web, web) })
+			httpLog := dynlog.Target(log, "http")
+			work.Go(func() error { return web.Serve(ctx, listener, c.handler(f, metrics, mon, httpLog), c.web, httpLog) })
 		}
 		if c.push {
-			work.Go(func() error { expose.Push(ctx, c.pushgateway, metrics, &f.Stats, log); return nil })
+			work.Go(func() error { exposition.Push(ctx, c.pushgateway, metrics, &f.Stats, log); return nil })
 		}
 		return work.Wait()
 	})
@@ -123,13 +124,9 @@ func (c config) markUsed(t *stats.Stats) {
 }
 
 // handler returns the handler of all paths.
-func (c config) handler(f *fleet.Fleet, metrics *expose.Metrics, mon *monitor.Monitor, log *slog.Logger) http.Handler {
-	h := mon.Handler(expose.Handler(f, string(c.namespaces), mon.LastSample, metrics, log))
-	h = expose.WithTargets(h, f, c.namespaces, c.workerMetricsURL, log)
-	if c.pprof {
-		h = expose.WithProfiles(h)
-	}
-	return h
+func (c config) handler(f *fleet.Fleet, metrics *exposition.Metrics, mon *monitor.Monitor, log *slog.Logger) http.Handler {
+	return web.Handler(web.Options{Fleet: f, Namespaces: c.namespaces, Monitor: mon, Metrics: metrics,
+		WorkerMetricsURL: c.workerMetricsURL, Profiles: c.pprof, Log: log})
 }
 
 // runEtcd watches the etcd registry and holds the unique instance's key.
@@ -188,7 +185,7 @@ func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.
 	}
 	access := events.Permissions()
 	access.OnUp(pollNow) // after an outage the loads are old
-	l2c := &expose.L2C{Fleet: f, Namespace: string(c.namespaces), Log: log}
+	l2c := &exposition.L2C{Fleet: f, Namespace: string(c.namespaces), Log: log}
 	poller.Permissions = access
 	poller.OnLoads = func() {
 		if f.Stats.ActsAsLeader.Load() {
@@ -255,14 +252,14 @@ func (c config) listen(log *slog.Logger) (net.Listener, error) {
 }
 
 // newMetrics returns the metrics that are served and pushed.
-func newMetrics(c config, f *fleet.Fleet) *expose.Metrics {
+func newMetrics(c config, f *fleet.Fleet) *exposition.Metrics {
 	// A leader that loses the connection to its registry stops acting, but still counts as the
 	// active program here: every program has lost the registry then, and there is no other
 	// leader.
 	standby := func() bool { return c.standby && !f.Stats.WasLeader.Load() }
-	return expose.NewMetrics(expose.Collector{
+	return exposition.NewMetrics(exposition.Collector{
 		Fleet:   f,
-		Build:   expose.Build{Version: cli.Version, Revision: revision(), GoVersion: runtime.Version()},
+		Build:   exposition.Build{Version: cli.Version, Revision: revision(), GoVersion: runtime.Version()},
 		Model:   c.modelName,
 		Now:     time.Now,
 		Standby: standby,
@@ -288,7 +285,7 @@ func advanceClock(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logg
 			last = now
 			f.Advance(now)
 			// Readiness must be recorded even if no probe requests it.
-			expose.Ready(f)
+			monitor.Ready(f)
 			if !said && f.Stats.AllRefused() > f.Stats.Refused(stats.SubscriptionLimit) { // which is logged elsewhere
 				said = true
 				what := "more workers"

@@ -9,8 +9,8 @@ import (
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/collect"
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/web"
 )
 
 // requirements returns the flags that have no effect without another flag. Flags that are in no
@@ -83,7 +83,7 @@ func (c *config) validate(f flags, getenv func(string) string) (err error) {
 	if c.brokers, err = collect.ParseBrokers(c.brokerURL); err != nil {
 		return fmt.Errorf("--zmq-broker %q: %w", c.brokerURL, err)
 	}
-	if c.web, err = expose.ReadWebConfig(f.webConfig); err != nil {
+	if c.web, err = web.ReadWebConfig(f.webConfig); err != nil {
 		return fmt.Errorf("--web.config.file %q: want an exporter-toolkit configuration: %w", f.webConfig, err)
 	}
 	if c.push {

@@ -7,9 +7,10 @@ import (
 
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/exposition"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
+	"dynamo-metrics/internal/web"
 	"dynamo-metrics/internal/wire"
 )
 
@@ -46,11 +47,11 @@ type config struct {
 	scrape       scrapeConfig
 
 	address string // host:port to listen on, or empty
-	web     *expose.WebConfig
+	web     *web.WebConfig
 	pprof   bool
 
 	push        bool
-	pushgateway expose.Gateway
+	pushgateway exposition.Gateway
 	pushURL     string
 
 	warnings []string // about flags without effect

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/exposition"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/monitor"
 	"dynamo-metrics/internal/stats"
@@ -30,7 +30,7 @@ func TestHandlerAllowsOnlyGETAndHEAD(t *testing.T) {
 	f.Stats.RecordPoll(stats.PollOK, 0)
 	mon := monitor.New(monitor.Options{Fleet: f})
 	log := slog.New(slog.DiscardHandler)
-	h := c.handler(f, expose.NewMetrics(expose.Collector{Fleet: f, Now: time.Now}), mon, log)
+	h := c.handler(f, exposition.NewMetrics(exposition.Collector{Fleet: f, Now: time.Now}), mon, log)
 	answers := map[string]int{ // to GET
 		"/page/main.js": 200, "/page/none": 404,
 		"/worker?key=1": 404, "/api/v1/signals?component=a&endpoint=b": 200, "/api/v1/fleet?history=true": 200,

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"dynamo-metrics/internal/cli"
-	"dynamo-metrics/internal/expose"
+	"dynamo-metrics/internal/exposition"
 
 	"github.com/prometheus/common/model"
 )
@@ -52,7 +52,7 @@ func (g *groupingFlag) Set(s string) error {
 	if !found || !model.LegacyValidation.IsValidLabelName(name) || strings.HasPrefix(name, "__") || value == "" {
 		return cli.FlagError("push-grouping", s, "name=value, where name can be a label's")
 	}
-	if expose.HasLabel(name) {
+	if exposition.HasLabel(name) {
 		return cli.FlagError("push-grouping", s, "a label that no metric has")
 	}
 	if *g.labels == nil {

@@ -1,12 +1,12 @@
 package monitor
 
 import (
-	"math"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/monitor/monitortest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
@@ -36,9 +36,9 @@ func TestSnapshotOfProblemsGolden(t *testing.T) {
 		h.fleet.Stats.AddDropped(stats.QueueFull, 1204)
 		h.ticks(90 * time.Second)
 		h.compareGolden("problems.json")
-		e, _ := h.monitor.latestEvent(h.monitor.historyClock.total)
+		r, _ := h.monitor.Render(h.monitor.historyClock.total)
 		var s snapshotJSON
-		decode(t, e.json(), &s)
+		monitortest.Decode(t, r.JSON, &s)
 		testutil.Equal(t, "history of one who has seen it", s.History, nil)
 	})
 }
@@ -73,32 +73,6 @@ func TestSnapshotOfEmptyFleetGolden(t *testing.T) {
 		h.registerPolled(fleet.Endpoint{Component: "frontend", Name: "http"}, 3)
 		h.tick()
 		h.compareGolden("empty.json")
-	})
-}
-
-// TestSnapshotSurvivesExtremeNumbers to those of the others, and are JSON.
-func TestSnapshotSurvivesExtremeNumbers(t *testing.T) {
-	inBubble(t, func(h *harness) {
-		t := h.t
-		h.registerPolled(generate, 1, 2, 3, 4, 5)
-		answers := []fleet.PollReply{pollReply(generate, 1, 500, 1)}
-		for i, usage := range []float64{math.NaN(), math.Inf(1), -1} {
-			r := pollReply(generate, uint64(2+i), 0, 0)
-			r.Load = fleet.Load{CacheUsage: fleet.Some(usage), HitRate: fleet.Some(usage)}
-			answers = append(answers, r)
-		}
-		largest := pollReply(generate, 5, 0, math.MaxUint64)
-		largest.Load.KVActive, largest.Load.KVTotal, largest.Load.ActiveSlots = u(math.MaxUint64), u(math.MaxUint64), u(math.MaxUint64)
-		h.setReplies(append(answers, largest)...)
-		h.fleet.RecordHit(1, math.MaxUint64, math.MaxUint64)
-		h.ticks(time.Minute)
-		loadOpenAPI(t).check("Snapshot", h.request("GET", "/api/v1/fleet?history=true").Body.Bytes())
-		loadOpenAPI(t).check("WorkerHistory", h.request("GET", "/worker?key=5").Body.Bytes())
-		loadOpenAPI(t).check("Signals", h.request("GET", generateSignalsPath).Body.Bytes())
-		s := h.snapshot()
-		testutil.Equal(t, "mean load", formatOptional(s.Fleet.LoadMean), "0.75")
-		testutil.Equal(t, "blocks", formatOptional(s.Workers[4].KVActive), "18446744073709551615")
-		testutil.Equal(t, "hit rate", formatOptional(s.Fleet.HitRate), "1")
 	})
 }
 

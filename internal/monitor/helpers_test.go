@@ -1,20 +1,22 @@
 package monitor
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
+	"dynamo-metrics/internal/monitor/monitortest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
 )
 
+// Short names for what most tests need.
 var (
+	pollReply, malformedReply = fleettest.PollReply, fleettest.MalformedReply
+
 	generate = fleet.Endpoint{Component: "backend", Name: "generate"}
 	prefill  = fleet.Endpoint{Component: "prefill", Name: "generate"}
 )
@@ -71,29 +73,14 @@ func (l *harness) watchNamespaces(namespaces wire.Namespaces) {
 	l.monitor = New(o)
 }
 
-// register registers workers that are polled; publishing those that publish their loads.
+// registerPolled registers workers that are polled.
 func (l *harness) registerPolled(e fleet.Endpoint, ids ...uint64) {
-	for _, id := range ids {
-		l.fleet.Register("", fleet.Instance{Endpoint: e, ID: id}, fleet.Registration{NATS: true})
-	}
+	fleettest.RegisterPolled(l.fleet, e, ids...)
 }
 
+// registerPublishing registers workers that publish their loads.
 func (l *harness) registerPublishing(e fleet.Endpoint, ids ...uint64) {
-	for _, id := range ids {
-		in := fleet.Instance{Endpoint: e, ID: id}
-		l.fleet.Register("", in, fleet.Registration{Publishes: true})
-		l.fleet.SetCard("", in, fleet.Card{Model: "Qwen/Qwen3-8B", KVTotal: u(1000), MaxSeqs: u(64)})
-	}
-}
-
-// load is an answer to a poll: so many blocks of a thousand, and so many requests wait.
-func pollReply(e fleet.Endpoint, id, blocks, waiting uint64) fleet.PollReply {
-	return fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Load: fleet.Load{
-		KVActive: u(blocks), KVTotal: u(1000), ActiveSlots: u(blocks / 20), TotalSlots: u(64), Waiting: u(waiting)}}
-}
-
-func malformedReply(e fleet.Endpoint, id uint64) fleet.PollReply {
-	return fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Outcome: fleet.Malformed}
+	fleettest.RegisterPublishing(l.fleet, e, ids...)
 }
 
 // answer sets what is answered to each poll from now on.
@@ -115,90 +102,19 @@ func (l *harness) ticks(d time.Duration) {
 	}
 }
 
-// snapshot is everything that a snapshot has; what is absent is nil.
-type snapshotJSON struct {
-	Namespace string
-	Now       int64
-	Interval  float64
-	Version   string
-	Connected map[string]struct {
-		On, Refused, Lost bool
-		Detail, Why       string
-	}
-	Leader struct{ Role, Detail string }
-	Fleet  struct {
-		States                                                  statesJSON
-		LoadMean, LoadStd, LoadMin, LoadMax                     *float64
-		BlocksMean, BlocksStd, Imbalance, HitRate, HitRateTotal *float64
-		Waiting                                                 *float64
-		WaitingWorkers, WaitingReported                         *int
-		EventsPerSecond                                         float64
-		Gaps, Drops                                             int
-	}
-	Endpoints []struct {
-		Namespace, Component, Endpoint                                      string
-		Workers                                                             int
-		States                                                              statesJSON
-		LoadMean, LoadStd, SlotsMean, SlotsStd, Imbalance, HitRate, Waiting *float64
-	}
-	Workers  []workerJSON
-	Problems []problemJSON
-	LeftOut  *struct{ Endpoints, Workers, Problems int }
-	History  *historyJSON
-	Looking  *emptyStateJSON
-}
-
-type statesJSON struct{ Answering, Silent, Unregistered, Malformed int }
-
-type workerJSON struct {
-	Key, ID, Hex                                         string
-	DP                                                   *int
-	Namespace, Component, Endpoint, Source, Model, State string
-	KVActive, KVTotal, SlotsActive, SlotsTotal, Waiting  *uint64
-	KVUse, HitRate, HitRateTotal, Age                    *float64
-}
-
-type problemJSON struct {
-	ID, Kind, Severity, Title, Detail, Check string
-	Since                                    int64
-	Workers                                  []string
-}
-
-type historyJSON struct {
-	Step                                                                                                                 int
-	End                                                                                                                  int64
-	LoadMean, LoadStd, LoadMin, LoadMax, Imbalance, HitRate, Waiting, Events, Answering, Silent, Unregistered, Malformed []*float64
-}
-
-type emptyStateJSON struct {
-	Namespace, Component, Endpoint, Why string
-	Asks, Watches                       []string
-	Sees                                []struct {
-		Namespace, Component, Endpoint string
-		Instances                      int
-	}
-	Nearest *struct{ Namespace, Component, Endpoint, Why, Command string }
-	Mock    string
-	Missing []struct {
-		System, Detail, Why string
-		Lost                bool
-	}
-}
-
-// decode reads JSON that must have no field that v lacks.
-func decode(t testing.TB, b []byte, v any) {
-	t.Helper()
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		t.Fatalf("%v in %s", err, b)
-	}
-}
+// The shapes of what is rendered.
+type (
+	snapshotJSON   = monitortest.Snapshot
+	workerJSON     = monitortest.Worker
+	problemJSON    = monitortest.Problem
+	historyJSON    = monitortest.History
+	emptyStateJSON = monitortest.EmptyState
+)
 
 func (l *harness) snapshot() (s snapshotJSON) {
 	l.t.Helper()
-	e, _ := l.monitor.latestEvent(-1)
-	decode(l.t, e.json(), &s)
+	r, _ := l.monitor.Render(-1)
+	monitortest.Decode(l.t, r.JSON, &s)
 	return s
 }
 
@@ -250,10 +166,24 @@ func (l *harness) expectStays(d time.Duration, id string, raised bool) {
 	}
 }
 
-// shown is a number that may be absent, for comparisons.
-func formatOptional[N any](p *N) string {
-	if p == nil {
-		return "–"
+// worker returns what is rendered of the worker with this key.
+func (l *harness) worker(key string) []byte {
+	l.t.Helper()
+	b, found := l.monitor.RenderWorker(key)
+	if !found {
+		l.t.Fatalf("there is no worker with the key %q", key)
 	}
-	return fmt.Sprint(*p)
+	return b
+}
+
+// renderedSize returns the size of a snapshot without history, in bytes.
+func (l *harness) renderedSize() int {
+	r, _ := l.monitor.Render(NoHistory)
+	return len(r.JSON)
+}
+
+// staleSignals returns why the signals of backend/generate are stale; empty if they are not.
+func (l *harness) staleSignals() string {
+	_, stale := l.monitor.RenderSignals(l.monitor.options.Namespaces, generate)
+	return stale
 }

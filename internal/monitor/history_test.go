@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/monitor/monitortest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
@@ -25,11 +26,7 @@ type workerHistory struct {
 
 func (h *harness) history(key string) (history workerHistory) {
 	h.t.Helper()
-	w := h.request("GET", "/worker?key="+key)
-	if w.Code != 200 {
-		h.t.Fatalf("history of %s: %d %s", key, w.Code, w.Body)
-	}
-	decode(h.t, w.Body.Bytes(), &history)
+	monitortest.Decode(h.t, h.worker(key), &history)
 	return history
 }
 
@@ -49,7 +46,7 @@ func (h *harness) anomalies(key string) (all []string) {
 func formatSamples(samples []*float64) string {
 	var all []string
 	for _, v := range samples {
-		all = append(all, formatOptional(v))
+		all = append(all, monitortest.FormatOptional(v))
 	}
 	return strings.Join(all, " ")
 }
@@ -93,7 +90,7 @@ func TestHistoryKeepsFifteenMinutes(t *testing.T) {
 		}
 		history, own := h.snapshot().History, h.history("1")
 		testutil.Equal(t, "samples", []int{len(history.LoadMean), len(history.Malformed), len(own.KV), len(own.PeersKV.Std)}, []int{180, 180, 180, 180})
-		testutil.Equal(t, "the oldest and the newest", []string{formatOptional(own.KV[0]), formatOptional(own.KV[179])}, []string{"0.22", "0.4"})
+		testutil.Equal(t, "the oldest and the newest", []string{monitortest.FormatOptional(own.KV[0]), monitortest.FormatOptional(own.KV[179])}, []string{"0.22", "0.4"})
 	})
 }
 
@@ -124,7 +121,9 @@ func TestHistoryOfRemovedWorkerIsFreed(t *testing.T) {
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
 		h.setReplies(pollReply(generate, 1, 500, 0))
 		h.ticks(time.Minute)
-		testutil.Equal(t, "error", h.requestError("GET", "/worker?key=2", 404), `there is no worker with the key "2"`)
+		if _, found := h.monitor.RenderWorker("2"); found {
+			t.Error("a worker that has left is still rendered")
+		}
 		rings := int64(2*unsafe.Sizeof(compactHistory[uint8]{}) + unsafe.Sizeof(compactHistory[uint16]{})) // it had no hit rate
 		if freed := with - h.fleet.Stats.HistoryBytes.Load(); freed < rings || freed > rings+1000 {
 			t.Errorf("%d bytes are free, want %d of the rings and what is known beside", freed, rings)
@@ -239,19 +238,19 @@ func TestHitRateIgnoresHitsBeforeRegistration(t *testing.T) {
 		t := h.t
 		h.fleet.RecordHit(1, 1000, 0) // of an id that nobody knows
 		h.tick()
-		testutil.Equal(t, "hit rate", formatOptional(h.snapshot().Fleet.HitRate), "0")
+		testutil.Equal(t, "hit rate", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "0")
 		h.ticks(6 * time.Minute)
-		testutil.Equal(t, "hit rate of the last five minutes", formatOptional(h.snapshot().Fleet.HitRate), "–")
+		testutil.Equal(t, "hit rate of the last five minutes", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "–")
 		h.registerPolled(generate, 1) // takes its counters along
 		h.setReplies(pollReply(generate, 1, 1, 0))
 		h.tick()
-		testutil.Equal(t, "hit rate when it is known", formatOptional(h.snapshot().Fleet.HitRate), "–")
+		testutil.Equal(t, "hit rate when it is known", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "–")
 		h.fleet.RecordHit(1, 100, 100)
 		h.tick()
 		s := h.snapshot()
-		testutil.Equal(t, "hit rate", formatOptional(s.Fleet.HitRate), "1")
-		testutil.Equal(t, "since the start", formatOptional(s.Fleet.HitRateTotal), "0.0909")
-		testutil.Equal(t, "its own", []string{formatOptional(s.Workers[0].HitRate), formatOptional(s.Workers[0].HitRateTotal)}, []string{"1", "0.0909"})
+		testutil.Equal(t, "hit rate", monitortest.FormatOptional(s.Fleet.HitRate), "1")
+		testutil.Equal(t, "since the start", monitortest.FormatOptional(s.Fleet.HitRateTotal), "0.0909")
+		testutil.Equal(t, "its own", []string{monitortest.FormatOptional(s.Workers[0].HitRate), monitortest.FormatOptional(s.Workers[0].HitRateTotal)}, []string{"1", "0.0909"})
 	})
 }
 
@@ -263,7 +262,7 @@ func TestHitRateIgnoresHitsBeforeFirstSample(t *testing.T) {
 		h.monitor = New(options(h.fleet)) // begins in the midst of it
 		h.tick()
 		s := h.snapshot()
-		testutil.Equal(t, "hit rates", []string{formatOptional(s.Fleet.HitRate), formatOptional(s.Fleet.HitRateTotal)}, []string{"–", "0.5"})
+		testutil.Equal(t, "hit rates", []string{monitortest.FormatOptional(s.Fleet.HitRate), monitortest.FormatOptional(s.Fleet.HitRateTotal)}, []string{"–", "0.5"})
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/monitor/monitortest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
@@ -19,7 +20,7 @@ func endpointNumber(n int) fleet.Endpoint {
 }
 
 // left is what a snapshot leaves out: endpoints, workers, problems.
-func (s snapshotJSON) leftOutCounts() []int {
+func leftOutCounts(s snapshotJSON) []int {
 	if s.LeftOut == nil {
 		return nil
 	}
@@ -34,7 +35,7 @@ func TestLimitForgedNamesAreNotKept(t *testing.T) {
 		h.registerPublishing(generate, 1)
 		h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(40)})
 		h.tick()
-		before := len(h.request("GET", "/api/v1/fleet").Body.Bytes())
+		before := h.renderedSize()
 		for n := range 30_000 {
 			from := fleet.Origin{Endpoint: fleet.Endpoint{Component: fmt.Sprint("made", n), Name: fmt.Sprint("up", n)}, Worker: 1<<40 + uint64(n%469)}
 			h.fleet.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(7)})
@@ -44,7 +45,7 @@ func TestLimitForgedNamesAreNotKept(t *testing.T) {
 		testutil.Equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers), len(s.Unregistered)}, []int{1, 1, 0})
 		testutil.Equal(t, "loads of no use", h.fleet.Stats.Rejected(stats.LoadEvent, stats.NotRegistered), 30_000-469)
 		testutil.Equal(t, "over the limits", h.fleet.Stats.AllRefused(), 0)
-		if after := len(h.request("GET", "/api/v1/fleet").Body.Bytes()); after > before+100 {
+		if after := h.renderedSize(); after > before+100 {
 			t.Errorf("the snapshot grows from %d to %d bytes", before, after)
 		}
 		testutil.Equal(t, "load", *h.snapshot().Workers[0].KVActive, 40)
@@ -62,12 +63,13 @@ func TestLimitOfEndpoints(t *testing.T) {
 		h.ticks(5 * time.Second)
 		s := h.snapshot()
 		testutil.Equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers)}, []int{4096, 4096})
-		testutil.Equal(t, "left out", s.leftOutCounts(), []int{2, 2, 0})
-		testutil.Equal(t, "sums", []string{fmt.Sprint(s.Fleet.States.Answering), formatOptional(s.Fleet.LoadMean), formatOptional(s.Fleet.HitRateTotal), formatOptional(s.Fleet.HitRate)}, []string{"4098", "0.5", "0.3", "0.3"})
+		testutil.Equal(t, "left out", leftOutCounts(s), []int{2, 2, 0})
+		testutil.Equal(t, "sums", []string{fmt.Sprint(s.Fleet.States.Answering), monitortest.FormatOptional(s.Fleet.LoadMean), monitortest.FormatOptional(s.Fleet.HitRateTotal), monitortest.FormatOptional(s.Fleet.HitRate)}, []string{"4098", "0.5", "0.3", "0.3"})
 		testutil.Equal(t, "problem", h.problem("limit:page").Detail,
 			"There is no room for 2 endpoints and 2 rows. There is for 4,096 endpoints, 131,072 rows of workers and ranks (1,000 of them of workers whose registration is gone; 32 MiB in all) and 200 problems. The sums, and the metrics, are of everything.")
 		of := func(n int) string {
-			return h.request("GET", "/api/v1/signals?endpoint=generate&component="+endpointNumber(n).Component).Body.String()
+			json, stale := h.monitor.RenderSignals("dynamo", endpointNumber(n))
+			return string(json) + stale
 		}
 		testutil.Equal(t, "signals of one that is left out", strings.Contains(of(4097), "stale: there are more endpoints than the 4,096 that are looked at"), true)
 		testutil.Equal(t, "signals of another", strings.Contains(of(7), `"workers":1`), true)
@@ -78,7 +80,7 @@ func TestLimitOfEndpoints(t *testing.T) {
 		time.Sleep(10 * time.Minute) // they are remembered for so long
 		h.ticks(2 * time.Second)
 		s = h.snapshot()
-		testutil.Equal(t, "left out when there is room", s.leftOutCounts(), nil)
+		testutil.Equal(t, "left out when there is room", leftOutCounts(s), nil)
 		testutil.Equal(t, "rows", len(s.Workers), 4096)
 		h.ticks(15 * time.Second)
 		testutil.Equal(t, "problem when there is room", h.problem("limit:page"), problemJSON{})
@@ -119,7 +121,7 @@ func TestLimitOfUnregisteredRows(t *testing.T) {
 		h.tick()
 		s := h.snapshot()
 		testutil.Equal(t, "rows", len(s.Workers), 1001)
-		testutil.Equal(t, "left out", s.leftOutCounts(), []int{0, 3, 0})
+		testutil.Equal(t, "left out", leftOutCounts(s), []int{0, 3, 0})
 		testutil.Equal(t, "unregistered", s.Fleet.States.Unregistered, 1003)
 	})
 }
@@ -135,7 +137,7 @@ func TestLimitOfProblems(t *testing.T) {
 		h.setReplies(answers...)
 		h.tick()
 		testutil.Equal(t, "problems", len(h.snapshot().Problems), 200)
-		testutil.Equal(t, "left out", h.snapshot().leftOutCounts(), []int{0, 0, 100})
+		testutil.Equal(t, "left out", leftOutCounts(h.snapshot()), []int{0, 0, 100})
 		h.setReplies(answers[:299]...)
 		h.ticks(2 * time.Second)
 		s := h.snapshot()
@@ -164,8 +166,8 @@ func TestLimitOfSnapshotBytes(t *testing.T) {
 		}
 		h.setReplies(answers...)
 		h.tick()
-		e, _ := h.monitor.latestEvent(noHistory)
-		text := string(e.json())
+		r, _ := h.monitor.Render(NoHistory)
+		text := string(r.JSON)
 		if len(text) < 32<<20 || len(text) > 37<<20 {
 			t.Errorf("the snapshot has %d bytes, want 32 MiB of rows, and 4 of problems", len(text))
 		}
@@ -179,8 +181,8 @@ func TestLimitOfSnapshotBytes(t *testing.T) {
 			t.Errorf("%d workers of a problem are named, want as many as there is room for", named)
 		}
 		h.tick()
-		e, _ = h.monitor.latestEvent(noHistory)
-		testutil.Equal(t, "it says so", strings.Contains(string(e.json()), `"id":"limit:page"`), true)
+		r, _ = h.monitor.Render(NoHistory)
+		testutil.Equal(t, "it says so", strings.Contains(string(r.JSON), `"id":"limit:page"`), true)
 	})
 }
 
@@ -263,9 +265,9 @@ func TestLimitsTimesAreDocumented(t *testing.T) {
 			h.fleet.RecordHit(1, 100, 50)
 			h.tick()
 			h.ticks(4*time.Minute + 20*time.Second)
-			testutil.Equal(t, "hit rate", formatOptional(h.snapshot().Fleet.HitRate), "0.5")
+			testutil.Equal(t, "hit rate", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "0.5")
 			h.ticks(40 * time.Second)
-			testutil.Equal(t, "hit rate", formatOptional(h.snapshot().Fleet.HitRate), "–")
+			testutil.Equal(t, "hit rate", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "–")
 		})
 	})
 	t.Run("a look is followed by a rest of fifty times as long", func(t *testing.T) {

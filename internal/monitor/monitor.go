@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"dynamo-metrics/internal/expose"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
@@ -93,12 +92,11 @@ type Monitor struct {
 	rowHistoryBytes int64 // of those of all rows
 	rowsWithHistory int   // rows whose history is kept
 
-	lastSample   expose.Sample     // of the last look for which it was asked
-	eventSize    [2]int            // of the last events
-	cachedEvents [2]*snapshotEvent // of the cut: without and with the history; nil: nobody has asked
-	updated      chan struct{}     // closed with the next cut
-	openStreams  int
-	done         chan struct{} // closed when Run has ended
+	lastSample    Sample        // of the last look for which it was asked
+	renderingSize [2]int        // of the last renderings, in bytes
+	renderings    [2]*Rendering // of the last sample: without and with the history; nil: not made
+	updated       chan struct{} // closed with the next cut
+	done          chan struct{} // closed when Run has ended
 }
 
 // New makes a Glance and takes a first look.
@@ -142,7 +140,7 @@ func (m *Monitor) Run(ctx context.Context) {
 func (m *Monitor) canSkip(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.openStreams == 0 && now.Before(m.sampledAt.Add(min(idleFactor*m.sampleTook, historyStep-sampleInterval/2))) // ticks are not exact
+	return m.stats().Streams.Load() == 0 && now.Before(m.sampledAt.Add(min(idleFactor*m.sampleTook, historyStep-sampleInterval/2))) // ticks are not exact
 }
 
 // Look makes a cut at this moment, and tells those who wait for one.
@@ -166,7 +164,7 @@ func (m *Monitor) sample(now time.Time) {
 	m.sampledAt, m.previous, m.now = now, m.now, ticks(now.Sub(m.start))
 	m.build()
 	m.usesNATS = f.IsSynced() && f.UsesNATS() || !f.IsSynced() && !f.Stats.NATS.Disabled()
-	m.missing = expose.Missing(f)
+	m.missing = Missing(f)
 	m.registryDown, m.natsDown = !f.Stats.RegistryUp() || !f.IsSynced(), !f.Stats.NATS.Up()
 	if m.options.WebError != nil {
 		m.webConfigError = m.options.WebError()
@@ -181,7 +179,7 @@ func (m *Monitor) sample(now time.Time) {
 	m.eventRate.observe(countLoadMessages(&f.Stats), m.now)
 	m.evaluate()
 	m.recordHistory()
-	m.cachedEvents = [2]*snapshotEvent{}
+	m.renderings = [2]*Rendering{}
 	close(m.updated)
 	m.updated = make(chan struct{})
 }

@@ -158,7 +158,7 @@ func TestProblemPermissionIsNotConnection(t *testing.T) {
 		h.fleet.Stats.NATS.SetConnected(false)
 		h.expectStays(10*time.Second, "connection:nats", false)
 		testutil.Equal(t, "severity of a required one", h.problem("permission:nats").Severity, "bad")
-		testutil.Equal(t, "signals", strings.Contains(h.requestError("GET", generateSignalsPath, 503), "NATS denies the permission for namespace.dynamo.forward-pass-metrics"), true)
+		testutil.Equal(t, "signals", strings.Contains(h.staleSignals(), "NATS denies the permission for namespace.dynamo.forward-pass-metrics"), true)
 		h.fleet.Diagnostics.SetSubjects(nil) // now it is lost
 		h.expectWithin(4, "connection:nats", true)
 		h.expectStays(time.Second, "permission:nats", false)

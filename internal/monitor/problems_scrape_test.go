@@ -39,7 +39,7 @@ func TestProblemUnreadAfterThreeFailures(t *testing.T) {
 		var history struct {
 			Odd []struct{ Text, Check string }
 		}
-		if err := json.Unmarshal(h.request("GET", "/worker?key=26").Body.Bytes(), &history); err != nil || len(history.Odd) == 0 {
+		if err := json.Unmarshal(h.worker("26"), &history); err != nil || len(history.Odd) == 0 {
 			t.Fatalf("%+v: %v", history, err)
 		}
 		if got := history.Odd[len(history.Odd)-1].Text; got != "Its own metrics page could not be read 3 times in a row: not answered in time (2s at most)." {

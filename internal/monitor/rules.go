@@ -110,3 +110,17 @@ func boolMeasure(b bool) number {
 	}
 	return number{}
 }
+
+// ProblemKinds returns the kinds of all problems, as documented and in openapi.json.
+func ProblemKinds() (kinds []string) {
+	for _, r := range workerRules {
+		kinds = append(kinds, r.kind)
+	}
+	for _, r := range endpointRules {
+		kinds = append(kinds, r.kind)
+	}
+	for _, r := range programRules {
+		kinds = append(kinds, problemKind(r.kind))
+	}
+	return kinds
+}

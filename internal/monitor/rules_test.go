@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/monitor/monitortest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
 )
@@ -182,7 +183,7 @@ func TestProblemUnregisteredAfterOneMinute(t *testing.T) {
 		h.expectWithin(1, id, true)
 		s := h.snapshot()
 		testutil.Equal(t, "unregistered", s.Fleet.States.Unregistered, 1)
-		testutil.Equal(t, "mean load, without it", formatOptional(s.Fleet.LoadMean), "0.001")
+		testutil.Equal(t, "mean load, without it", monitortest.FormatOptional(s.Fleet.LoadMean), "0.001")
 		h.registerPolled(generate, 2)
 		h.expectWithin(1, id, false)
 	})
@@ -307,11 +308,11 @@ func TestProblemHitsNeedsCollapse(t *testing.T) {
 		}
 		hit(10*time.Minute, 0.6)
 		testutil.Equal(t, "problems", h.raised(), nil)
-		testutil.Equal(t, "hit rate", formatOptional(h.snapshot().Fleet.HitRate), "0.6")
+		testutil.Equal(t, "hit rate", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "0.6")
 		h.ticks(10 * time.Minute) // nobody asks: no rate is no low rate
 		testutil.Equal(t, "problems", h.raised(), nil)
-		testutil.Equal(t, "hit rate of nothing", formatOptional(h.snapshot().Fleet.HitRate), "–")
-		testutil.Equal(t, "since the start", formatOptional(h.snapshot().Fleet.HitRateTotal), "0.6")
+		testutil.Equal(t, "hit rate of nothing", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "–")
+		testutil.Equal(t, "since the start", monitortest.FormatOptional(h.snapshot().Fleet.HitRateTotal), "0.6")
 		hit(2*time.Minute, 0.2)
 		testutil.Equal(t, "problems where a third less is hit", h.raised(), nil)
 		hit(10*time.Minute, 0.6)
@@ -388,20 +389,6 @@ func TestRulesAreComplete(t *testing.T) {
 	testutil.Equal(t, "rules", len(seen), workerRuleCount+endpointRuleCount+len(programRules))
 }
 
-// kindsOfRules are those of the whole table.
-func allProblemKinds() (kinds []string) {
-	for _, r := range workerRules {
-		kinds = append(kinds, r.kind)
-	}
-	for _, r := range endpointRules {
-		kinds = append(kinds, r.kind)
-	}
-	for _, r := range programRules {
-		kinds = append(kinds, problemKind(r.kind))
-	}
-	return kinds
-}
-
 func TestRulesAreDocumented(t *testing.T) {
 	b, err := os.ReadFile("../../docs/problems.md")
 	if err != nil {
@@ -409,7 +396,7 @@ func TestRulesAreDocumented(t *testing.T) {
 	}
 	_, table, _ := strings.Cut(string(b), "| kind | is raised when |")
 	table, _, _ = strings.Cut(table, "\n\n")
-	for _, kind := range allProblemKinds() {
+	for _, kind := range ProblemKinds() {
 		if !strings.Contains(table, "`"+kind+"`") {
 			t.Errorf("it says nothing of %s", kind)
 		}

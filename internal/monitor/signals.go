@@ -1,9 +1,7 @@
 package monitor
 
 import (
-	"cmp"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -22,30 +20,6 @@ func (m *Monitor) maxLoadAge(newest fleet.Source) (age time.Duration, bounded bo
 		return max(5*time.Second, 3*m.options.Scrape+time.Second), true
 	}
 	return 0, false
-}
-
-func (g *Monitor) serveSignals(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
-	e := fleet.Endpoint{Component: query.Get("component"), Name: query.Get("endpoint")}
-	if e.Component == "" || e.Name == "" {
-		writeJSONError(w, http.StatusBadRequest, "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet")
-		return
-	}
-	namespaces := wire.Namespaces(cmp.Or(query.Get("dynamo_namespace"), string(g.options.Namespaces)))
-	if !g.options.Namespaces.Overlaps(namespaces) {
-		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("the namespace %q is not watched: %q is", string(namespaces), string(g.options.Namespaces)))
-		return
-	}
-	if t := g.options.Fleet.Target(); !t.Covers(e) {
-		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("%s is not watched: %s is, by --component and --endpoint", e, strings.TrimSuffix(t.Component+"/"+t.Name, "/")))
-		return
-	}
-	d, stale := g.signals(namespaces, e)
-	if stale != "" {
-		writeJSONError(w, http.StatusServiceUnavailable, stale)
-		return
-	}
-	writeJSON(w, r, d.b, func() []byte { return deflateChunk(d.b) })
 }
 
 // signals are what an autoscaler needs of an endpoint, in sum over these namespaces, or

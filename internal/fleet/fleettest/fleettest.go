@@ -3,16 +3,21 @@
 package fleettest
 
 import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
-	"encoding/json"
-	"testing"
-	"time"
 )
 
 // LoadMetrics is the endpoint that workers of releases up to 0.5.1 reported their load at.
 var LoadMetrics = fleet.Endpoint{Component: "backend", Name: "load_metrics"}
+
+// Generate is the endpoint that serves a model.
+var Generate = fleet.Endpoint{Component: "backend", Name: "generate"}
 
 // Everything is the target that names no component: all endpoints are watched.
 var Everything = fleet.Target{}
@@ -130,4 +135,32 @@ func Full(n int) *fleet.Fleet {
 		f.RecordHit(in.ID, 20, id%20)
 	}
 	return f
+}
+
+// Large is a fleet of n workers that publish their load, forward passes and hits; half of them
+// are polled, too.
+func Large(n int) *fleet.Fleet {
+	f := fleet.New(fleet.Target{}, 2*n, true)
+	f.Advance(time.Now())
+	l := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry), Cards: make(map[string]fleet.CardEntry)}
+	for i := range n {
+		in := fleet.Instance{Endpoint: Generate, ID: 0x694d000000000000 + uint64(i)*7919}
+		l.Instances[fmt.Sprint(i)] = fleet.InstanceEntry{Instance: in, Registration: fleet.Registration{NATS: true, Publishes: i%2 == 1}}
+		l.Cards[fmt.Sprint(i)] = fleet.CardEntry{Instance: in, Card: fleet.Card{Model: "deepseek-ai/DeepSeek-R1", KVTotal: fleet.Some[uint64](16384), MaxSeqs: fleet.Some[uint64](256)}}
+	}
+	f.Sync(l)
+	for _, in := range l.Instances {
+		UpdateWorker(f, in.ID, 0)
+	}
+	return f
+}
+
+// UpdateWorker gives a worker of Large a new load, a forward pass and a hit; at is the number of
+// the update.
+func UpdateWorker(f *fleet.Fleet, id uint64, at int) {
+	from := fleet.Origin{Endpoint: Generate, Worker: id}
+	blocks := (id/7919*37 + uint64(at)*41) % 16384
+	f.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: fleet.Some[uint64](blocks)})
+	f.RecordForwardPass(from, fleet.Pass{Counter: uint64(at) + 1, Seconds: 0.02, Running: blocks / 64, Waiting: blocks / 16000, QueuedTokens: blocks})
+	f.RecordHit(id, 40, blocks%41)
 }

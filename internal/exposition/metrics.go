@@ -1,0 +1,87 @@
+package exposition
+
+import (
+	"log/slog"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/common/expfmt"
+)
+
+// handler answers with the metrics page, in the format that the client asks for. OpenMetrics
+// is none of them: it would put _total behind the names of the original's two counters. On a
+// standby it leaves the Fleet out, so that two programs behind one scrape job do not double
+// every sum; /metrics?standby=1 shows it.
+func (m *Metrics) Handler(log *slog.Logger) http.Handler {
+	formats := expfmt.DefaultAcceptedFormats()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		forms := m.formats
+		if m.standby != nil && m.standby() && r.URL.Query().Get("standby") != "1" {
+			forms = m.programFormats
+		}
+		format, reader := expfmt.NegotiateAccept(r.Header, formats...), &reader{connection: http.NewResponseController(w)}
+		page := m.cache.render(forms[format.FormatType()], reader)
+		defer m.cache.release(page, reader)
+		if page.err != nil {
+			log.Error("The metrics page cannot be written", "error", page.err)
+			http.Error(w, "the metrics page cannot be written: "+page.err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", string(format))
+		w.Header().Set("Vary", "Accept, Accept-Encoding")
+		body := page.body.Bytes()
+		if AcceptsGzip(r.Header) {
+			w.Header().Set("Content-Encoding", "gzip")
+			body = page.gzip()
+		}
+		page.send(w, reader, body)
+	})
+}
+
+// AcceptsGzip reports whether a client takes gzip, and likes it no less than no coding at all
+// (RFC 9110, section 12.5.3). One that says nothing of codings gets none.
+func AcceptsGzip(h http.Header) bool {
+	gzip, others, identity := -1.0, 0.0, 0.0
+	for part := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
+		coding, parameters, weighed := strings.Cut(part, ";")
+		weight := 1.0
+		if weighed {
+			weight = quality(parameters)
+		}
+		switch strings.ToLower(strings.TrimSpace(coding)) {
+		case "gzip", "x-gzip":
+			gzip = weight
+		case "*":
+			others = weight
+		case "identity":
+			identity = weight
+		}
+	}
+	if gzip < 0 {
+		gzip = others
+	}
+	return gzip > 0 && gzip >= identity
+}
+
+// weights are those that section 12.4.2 of RFC 9110 knows.
+var qualityPattern = regexp.MustCompile(`^[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*$`)
+
+// quality is the weight that parameters say. One that cannot be read is 0: every client can
+// read what is not coded.
+func quality(parameters string) float64 {
+	match := qualityPattern.FindStringSubmatch(parameters)
+	if match == nil {
+		return 0
+	}
+	weight, _ := strconv.ParseFloat(match[1], 64) // the expression lets nothing else through
+	return weight
+}
+
+// PagesInUse returns how many renderings are in memory for clients. There are at most four.
+func (m *Metrics) PagesInUse() int {
+	m.cache.mu.Lock()
+	defer m.cache.mu.Unlock()
+	return len(m.cache.live)
+}

@@ -1,0 +1,33 @@
+package monitor
+
+import (
+	"dynamo-metrics/internal/fleet"
+)
+
+// Sample is what was seen of the endpoints when the fleet was looked at last. It is shared.
+type Sample struct {
+	Number    uint64 // of the look: another one has another
+	Endpoints []fleet.EndpointState
+}
+
+// LastSample returns what the last sample has of the endpoints.
+func (m *Monitor) LastSample() Sample {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refresh()
+	if m.lastSample.Number != m.sampleCount {
+		m.lastSample = Sample{Number: m.sampleCount, Endpoints: make([]fleet.EndpointState, 0, len(m.endpoints))}
+		for _, p := range m.endpoints {
+			m.lastSample.Endpoints = append(m.lastSample.Endpoints, p.state())
+		}
+	}
+	return m.lastSample
+}
+
+// state is the endpoint as the Snapshot of the last look had it, but for what only metrics show.
+func (p *endpointStats) state() fleet.EndpointState {
+	s := &p.aggregate
+	return fleet.EndpointState{Endpoint: p.Endpoint, Counted: p.counted,
+		Answering: s.answering, Silent: s.silent, Unregistered: s.unregistered, Malformed: s.malformed,
+		Blocks: s.kvBlocks, Usage: s.kvUsage}
+}

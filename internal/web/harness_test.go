@@ -1,0 +1,130 @@
+package web
+
+import (
+	"dynamo-metrics/internal/exposition"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
+	"dynamo-metrics/internal/monitor"
+	"dynamo-metrics/internal/monitor/monitortest"
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/wire"
+	"log/slog"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// generate is the endpoint of most workers of these tests, prefill that of others.
+var (
+	generate = fleettest.Generate
+	prefill  = fleet.Endpoint{Component: "prefill", Name: "generate"}
+)
+
+var pollReply, malformedReply = fleettest.PollReply, fleettest.MalformedReply
+
+type snapshotJSON = monitortest.Snapshot
+
+func u(n uint64) fleet.Opt[uint64] { return fleet.Some(n) }
+
+// monitorOptions are those of a monitor of the fleet, which is connected to NATS and etcd.
+func monitorOptions(f *fleet.Fleet) monitor.Options {
+	for _, c := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.NATSServer, &f.Stats.Etcd} {
+		c.MarkUsed()
+		c.SetConnected(true)
+	}
+	f.Stats.ActsAsLeader.Store(true)
+	f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
+	return monitor.Options{Fleet: f, Namespaces: "dynamo", Version: "1.2.3", Limit: 1 << 20, Poll: 2 * time.Second, Scrape: 5 * time.Second, ScrapeTimeout: 2 * time.Second,
+		Servers:  map[string]string{"nats": "nats://10.0.3.7:4222", "etcd": "http://10.0.3.9:2379"},
+		Registry: "etcd", Watches: []string{"v1/instances/dynamo/"}, Instance: "dynamo/components/metrics/instance", Mock: "mock_worker"}
+}
+
+// harness is a fleet with a monitor and all that is served of it, in a synctest bubble.
+type harness struct {
+	t       *testing.T
+	fleet   *fleet.Fleet
+	monitor *monitor.Monitor
+	handler http.Handler
+
+	replies []fleet.PollReply // of each poll
+}
+
+// inBubble runs a test with a fleet that watches everything and in which no worker is registered.
+func inBubble(t *testing.T, test func(*harness)) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &harness{t: t}
+		h.use(fleet.New(fleet.Target{}, 10_000, true), nil)
+		h.fleet.Sync(fleet.Listing{})
+		h.monitor.Sample(time.Now())
+		test(h)
+	})
+}
+
+// use replaces the fleet, and the options of its monitor.
+func (h *harness) use(f *fleet.Fleet, change func(*monitor.Options)) {
+	f.Advance(time.Now())
+	o := monitorOptions(f)
+	if change != nil {
+		change(&o)
+	}
+	h.fleet, h.monitor = f, monitor.New(o)
+	h.handler = Handler(Options{Fleet: f, Namespaces: o.Namespaces, Monitor: h.monitor, Metrics: exposition.NewMetrics(exposition.Collector{Fleet: f, Now: time.Now}),
+		WorkerMetricsURL: func(t fleet.ScrapeTarget) string { return "http://" + t.Metrics + "/metrics" }, Log: slog.New(slog.DiscardHandler)})
+}
+
+// watchNamespaces replaces the fleet by one of these namespaces.
+func (h *harness) watchNamespaces(namespaces wire.Namespaces) {
+	var target fleet.Target
+	if namespaces.IsPattern() {
+		target.Namespace = string(namespaces)
+	}
+	f := fleet.New(target, 10_000, true)
+	f.Sync(fleet.Listing{})
+	h.use(f, func(o *monitor.Options) { o.Namespaces, o.Instance = namespaces, wire.LeaderKey(string(namespaces)) })
+}
+
+func (h *harness) registerPolled(e fleet.Endpoint, ids ...uint64) {
+	fleettest.RegisterPolled(h.fleet, e, ids...)
+}
+
+func (h *harness) registerPublishing(e fleet.Endpoint, ids ...uint64) {
+	fleettest.RegisterPublishing(h.fleet, e, ids...)
+}
+
+// setReplies sets the answers to each poll from now on.
+func (h *harness) setReplies(replies ...fleet.PollReply) { h.replies = replies }
+
+// tick lets a second pass, with a poll and a sample.
+func (h *harness) tick() {
+	time.Sleep(time.Second)
+	h.fleet.Advance(time.Now())
+	h.fleet.BeginPoll()
+	h.fleet.RecordPollReply(h.replies...)
+	h.fleet.EndPoll(h.fleet.Stats.RegistryUp() && h.fleet.Stats.NATS.Up())
+	h.monitor.Sample(time.Now())
+}
+
+func (h *harness) ticks(d time.Duration) {
+	for range d / time.Second {
+		h.tick()
+	}
+}
+
+func (h *harness) snapshot() (s snapshotJSON) {
+	h.t.Helper()
+	r, _ := h.monitor.Render(-1)
+	monitortest.Decode(h.t, r.JSON, &s)
+	return s
+}
+
+// problem returns the problem of this id; the zero one if it is not raised.
+func (h *harness) problem(id string) monitortest.Problem {
+	h.t.Helper()
+	for _, p := range h.snapshot().Problems {
+		if p.ID == id {
+			return p
+		}
+	}
+	return monitortest.Problem{}
+}

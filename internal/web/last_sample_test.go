@@ -1,0 +1,93 @@
+package web
+
+import (
+	"io"
+	"log/slog"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
+	"dynamo-metrics/internal/monitor"
+	"dynamo-metrics/internal/testutil"
+)
+
+func TestLastSampleMatchesFleetSnapshot(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		t := l.t
+		l.registerPolled(generate, 1, 2, 3)
+		l.registerPublishing(prefill, 4)
+		l.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 4}, fleet.FromActiveLoad, fleet.Load{KVActive: u(300)})
+		l.fleet.RecordHit(977, 3, 1) // of no one
+		l.setReplies(pollReply(generate, 1, 250, 2), pollReply(generate, 2, 500, 2), malformedReply(generate, 3))
+		l.tick()
+		var want []fleet.EndpointState
+		for _, e := range l.fleet.Snapshot().Endpoints {
+			e.HitEvents, e.Requests, e.Rows = 0, nil, 0 // no one reads these
+			want = append(want, e)
+		}
+		testutil.Equal(t, "endpoints", l.monitor.LastSample().Endpoints, want)
+		testutil.Equal(t, "how many they are", len(want), 3)
+	})
+}
+
+func TestLastSampleIsAtMostTwoSecondsOld(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		h := l.handler
+		silent := func(n string) {
+			l.t.Helper()
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+			if row := "<th scope=\"row\">backend/generate</th><td>0</td><td>" + n + "</td>"; !strings.Contains(w.Body.String(), row) {
+				l.t.Errorf("the page lacks %s:\n%s", row, w.Body)
+			}
+		}
+		l.registerPolled(generate, 1)
+		time.Sleep(2 * time.Second)
+		silent("1")
+		l.registerPolled(generate, 2)
+		time.Sleep(1900 * time.Millisecond)
+		silent("1") // no one looks for its sake
+		time.Sleep(100 * time.Millisecond)
+		silent("2")
+	})
+}
+
+// TestLastSampleCostIsIndependentOfFleetSize compares what is allocated for a page of ten
+// thousand workers with one of ten.
+func TestLastSampleCostIsIndependentOfFleetSize(t *testing.T) {
+	cost := func(workers int) (perPage float64) {
+		synctest.Test(t, func(t *testing.T) {
+			f := fleettest.Large(workers)
+			h := Handler(Options{Fleet: f, Namespaces: "dynamo", Monitor: monitor.New(monitorOptions(f)), Metrics: metricsOf(f), Log: slog.New(slog.DiscardHandler)})
+			ask := func() {
+				r := httptest.NewRequest("GET", "/", nil)
+				r.Header.Set("Accept-Encoding", "gzip")
+				h.ServeHTTP(discardRecorder{httptest.NewRecorder()}, r)
+			}
+			ask()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for range 100 {
+				ask()
+			}
+			runtime.ReadMemStats(&after)
+			perPage = float64(after.TotalAlloc-before.TotalAlloc) / 100
+		})
+		return perPage
+	}
+	few, many := cost(10), cost(10_000)
+	if many > 2*few || many > 100_000 {
+		t.Errorf("a page of ten thousand workers takes %.0f bytes, one of ten %.0f", many, few)
+	}
+}
+
+// discarding is a recorder that keeps no body.
+type discardRecorder struct{ *httptest.ResponseRecorder }
+
+func (d discardRecorder) Write(b []byte) (int, error)         { return len(b), nil }
+func (d discardRecorder) ReadFrom(r io.Reader) (int64, error) { return io.Copy(io.Discard, r) }

@@ -1,0 +1,271 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
+	"dynamo-metrics/internal/monitor"
+	"dynamo-metrics/internal/testutil"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// description is openapi.json, against which answers are checked.
+type openAPIDoc struct {
+	t        *testing.T
+	doc      map[string]any
+	compiler *jsonschema.Compiler
+	seen     map[string]bool // fields that answers had, by schema
+}
+
+func loadOpenAPI(t *testing.T) *openAPIDoc {
+	t.Helper()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(openAPI))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &openAPIDoc{t: t, doc: doc.(map[string]any), compiler: jsonschema.NewCompiler(), seen: make(map[string]bool)}
+	forbidExtraFields(d.doc["components"])
+	d.compiler.DefaultDraft(jsonschema.Draft2020) // that of OpenAPI 3.1
+	if err := d.compiler.AddResource("openapi.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// strict forbids what is not described.
+func forbidExtraFields(v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		if _, fields := v["properties"].(map[string]any); fields {
+			v["additionalProperties"] = false
+		}
+		for _, e := range v {
+			forbidExtraFields(e)
+		}
+	case []any:
+		for _, e := range v {
+			forbidExtraFields(e)
+		}
+	}
+}
+
+// check fails the test unless an answer is what the schema of this name describes.
+func (d *openAPIDoc) check(schema string, answer []byte) {
+	d.t.Helper()
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(answer))
+	if err != nil {
+		d.t.Fatalf("%v in %s", err, answer)
+	}
+	s, err := d.compiler.Compile("openapi.json#/components/schemas/" + schema)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if err := s.Validate(v); err != nil {
+		d.t.Errorf("%s: %v in %.2000s", schema, err, answer)
+	}
+	d.markSeen(schema, d.schema(schema), v)
+}
+
+func (d *openAPIDoc) schema(name string) map[string]any {
+	return d.doc["components"].(map[string]any)["schemas"].(map[string]any)[name].(map[string]any)
+}
+
+// note remembers which described fields the value has.
+func (d *openAPIDoc) markSeen(name string, schema map[string]any, v any) {
+	if ref, ok := schema["$ref"].(string); ok {
+		name = ref[strings.LastIndexByte(ref, '/')+1:]
+		schema = d.schema(name)
+	}
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			if items, ok := schema["items"].(map[string]any); ok {
+				d.markSeen(name, items, e)
+			}
+		}
+	case map[string]any:
+		fields, _ := schema["properties"].(map[string]any)
+		for field, value := range v {
+			d.seen[name+"."+field] = true
+			if of, ok := fields[field].(map[string]any); ok {
+				d.markSeen(name+"."+field, of, value)
+			} else if of, ok := schema["additionalProperties"].(map[string]any); ok {
+				d.markSeen(name, of, value)
+			}
+		}
+	}
+}
+
+// unseen are the described fields that no answer had.
+func (d *openAPIDoc) unseen() (all []string) {
+	var walk func(name string, schema map[string]any)
+	walk = func(name string, schema map[string]any) {
+		fields, _ := schema["properties"].(map[string]any)
+		for field, of := range fields {
+			if !d.seen[name+"."+field] {
+				all = append(all, name+"."+field)
+			}
+			of := of.(map[string]any)
+			walk(name+"."+field, of)
+			if items, ok := of["items"].(map[string]any); ok {
+				walk(name+"."+field, items)
+			}
+		}
+	}
+	for name := range d.doc["components"].(map[string]any)["schemas"].(map[string]any) {
+		walk(name, d.schema(name))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// TestOpenAPIDescribesEveryAnswer has answers of fleets of all kinds. They have no
+// field that is not described, none that is required is missing, and none that is
+// described is in none of them.
+func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
+	d := loadOpenAPI(t)
+	check := func(l *harness) {
+		d.check("Snapshot", l.request("GET", "/api/v1/fleet?history=true").Body.Bytes())
+		for _, w := range l.snapshot().Workers {
+			d.check("WorkerHistory", l.request("GET", "/worker?key="+w.Key).Body.Bytes())
+		}
+		for _, e := range l.snapshot().Endpoints {
+			w := l.request("GET", "/api/v1/signals?component="+e.Component+"&endpoint="+e.Endpoint)
+			d.check(map[bool]string{true: "Signals", false: "Error"}[w.Code == 200], w.Body.Bytes())
+		}
+	}
+	inBubble(t, func(l *harness) { // of all releases
+		for _, release := range []string{"0.1.1", "0.3.0", "0.5.1"} {
+			l.setReplies(append(l.replies, fleettest.RegisterPolledRelease(l.t, l.fleet, release)...)...)
+		}
+		for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
+			fleettest.RegisterPublishingRelease(l.t, l.fleet, release)
+		}
+		l.fleet.RecordHit(9041998838276177450, 100, 30)
+		l.ticks(10 * time.Second)
+		check(l)
+	})
+	inBubble(t, func(l *harness) { // in trouble of every kind
+		f := fleet.New(fleet.Target{}, 10_000, true)
+		f.Sync(fleet.Listing{})
+		l.use(f, func(o *monitor.Options) { o.Limit = 3 }) // rows with a history
+		l.registerPolled(generate, 1, 2, 3)
+		l.registerPublishing(generate, 4)
+		for rank := range uint32(2) {
+			l.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: 4, Rank: rank}, fleet.Pass{Counter: 1, Running: 1, QueuedTokens: 5})
+		}
+		l.setReplies(pollReply(generate, 1, 900, 9), pollReply(generate, 2, 0, 0), pollReply(generate, 3, 900, 9))
+		l.ticks(time.Minute)
+		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
+		l.setReplies(malformedReply(generate, 1), pollReply(generate, 3, 900, 9))
+		l.fleet.Stats.MissedEvents.Add(1)
+		l.fleet.Stats.ZMQ.MarkUsed()
+		l.fleet.Stats.NATS.SetConnected(false)
+		l.ticks(time.Minute)
+		check(l)
+	})
+	inBubble(t, func(l *harness) { // nobody, then two with another name
+		f := fleet.New(fleet.Target(generate), 10, true)
+		l.use(f, nil)
+		f.Stats.Etcd.SetConnected(false)
+		f.Stats.Etcd.SetError("connection refused")
+		l.monitor.Sample(time.Now())
+		check(l)
+		f.Stats.Etcd.SetConnected(true)
+		f.Sync(fleet.Listing{})
+		l.registerPolled(fleet.Endpoint{Component: "back_end", Name: "generate"}, 1, 2)
+		l.tick()
+		check(l)
+		for _, path := range []string{"/worker", "/api/v1/signals", "/api/none"} {
+			d.check("Error", l.request("GET", path).Body.Bytes())
+		}
+	})
+	inBubble(t, func(l *harness) { // in several namespaces, with pages of their own
+		l.watchNamespaces("lab-*")
+		of := fleet.Endpoint{Namespace: "lab-1", Component: "backend", Name: "generate"}
+		l.fleet.Register("", fleet.Instance{Endpoint: of, ID: 7}, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
+		l.fleet.RecordScrape(l.fleet.ScrapeTargets(false)[0], []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
+		l.ticks(5 * time.Second)
+		check(l)
+		l.fleet.Stats.NATS.SetConnected(false)
+		l.fleet.Diagnostics.SetSubjects([]fleet.Subject{{Name: "namespace.*.kv-hit-rate", Required: true, Refused: true}})
+		l.tick()
+		check(l)
+		w := l.request("GET", targetsPath)
+		var all []json.RawMessage
+		if err := json.Unmarshal(w.Body.Bytes(), &all); err != nil || len(all) != 1 {
+			t.Fatalf("targets %s: %v", w.Body, err)
+		}
+		d.check("Target", all[0])
+	})
+	inBubble(t, func(l *harness) { // of more than there is room for
+		for n := range uint64(201) {
+			l.registerPolled(fleet.Endpoint{Component: fmt.Sprint("c", n), Name: "generate"}, n+1)
+		}
+		l.ticks(20 * time.Second)
+		d.check("Snapshot", l.request("GET", "/api/v1/fleet").Body.Bytes())
+	})
+	testutil.Equal(t, "described, and in no answer", d.unseen(), nil)
+}
+
+// targetsPath is described, and its parameters are not checked.
+const targetsPath = "/api/v1/targets"
+
+func TestOpenAPIDescribesEveryPath(t *testing.T) {
+	inBubble(t, func(l *harness) {
+		t := l.t
+		var doc struct {
+			OpenAPI string
+			Paths   map[string]struct {
+				Get struct {
+					Parameters []struct{ Name string }
+					Responses  map[string]any
+				}
+			}
+		}
+		w := l.request("GET", "/api/v1/openapi.json")
+		if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
+			t.Fatal(err)
+		}
+		testutil.Equal(t, "version", doc.OpenAPI, "3.1.0")
+		described, served := make(map[string][]string), make(map[string][]string)
+		for path, p := range doc.Paths {
+			described[path] = nil
+			for _, q := range p.Get.Parameters {
+				described[path] = append(described[path], q.Name)
+			}
+			for _, status := range []string{"200", "400", "405"} {
+				if p.Get.Responses[status] == nil && path != targetsPath {
+					t.Errorf("%s does not describe %s", path, status)
+				}
+			}
+		}
+		delete(described, targetsPath)
+		for _, r := range newServer(Options{Metrics: metricsOf(l.fleet)}).routes() {
+			if r.api {
+				served[r.path] = r.parameters
+			}
+		}
+		testutil.Equal(t, "paths and parameters", described, served)
+	})
+}
+
+// TestOpenAPIListsEveryProblemKind and no other.
+func TestOpenAPIListsEveryProblemKind(t *testing.T) {
+	kinds := monitor.ProblemKinds()
+	var described []string
+	for _, kind := range loadOpenAPI(t).schema("Problem")["properties"].(map[string]any)["kind"].(map[string]any)["enum"].([]any) {
+		described = append(described, kind.(string))
+	}
+	slices.Sort(kinds)
+	slices.Sort(described)
+	testutil.Equal(t, "kinds", described, slices.Compact(kinds))
+}

@@ -1,0 +1,153 @@
+package web
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
+	"dynamo-metrics/internal/stats"
+	"dynamo-metrics/internal/testutil"
+)
+
+// probe asks whether the program is ready, and strictly so.
+func probe(t *testing.T, h http.Handler, lax, strict string) {
+	t.Helper()
+	for query, want := range map[string]string{"": lax, "?strict=false": lax, "?strict=true": strict} {
+		code := http.StatusOK
+		if len(want) >= 9 && want[:9] == "not ready" {
+			code = http.StatusServiceUnavailable
+		}
+		for _, path := range []string{"/-/ready", "/health"} {
+			w := testutil.Get(t, h, path+query)
+			testutil.Equal(t, path+query, w.Body.String(), want+"\n")
+			testutil.Equal(t, path+query, w.Code, code)
+		}
+	}
+	testutil.Equal(t, "/live", testutil.Get(t, h, "/live").Code, http.StatusOK)
+	testutil.Equal(t, "/metrics", testutil.Get(t, h, "/metrics").Code, http.StatusOK)
+}
+
+// TestReadyAtTheStart has a program that waits for what it uses, and says for what.
+func TestReadyAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), true)
+		h := handler(f)
+		not := func(what string) {
+			t.Helper()
+			probe(t, h, "not ready: "+what, "not ready: "+what)
+		}
+		st := &f.Stats
+		st.Etcd.MarkUsed()
+		st.NATS.MarkUsed()
+		st.ZMQ.MarkUsed()
+		not("etcd is not connected, no ZMQ publisher is connected")
+		st.ZMQ.SetConnected(true)
+		not("etcd is not connected")
+		// A worker that is polled makes NATS a part of it.
+		f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
+		not("etcd is not connected, NATS is not connected, no poll has been done yet")
+		st.Etcd.SetConnected(true)
+		not("NATS is not connected, no poll has been done yet")
+		st.NATS.SetConnected(true)
+		not("no poll has been done yet")
+		st.RecordPoll(stats.PollError, 0)
+		not("no poll has been done yet")
+		st.RecordPoll(stats.PollEmpty, time.Second)
+		probe(t, h, "ready", "ready")
+	})
+	synctest.Test(t, func(t *testing.T) { // no one uses NATS
+		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), true)
+		f.Stats.NATS.MarkUsed()
+		f.Stats.Etcd.MarkUsed()
+		f.Stats.Etcd.SetConnected(true)
+		probe(t, handler(f), "ready", "ready")
+	})
+	synctest.Test(t, func(t *testing.T) { // nor is a registry
+		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), false)
+		f.Stats.NATS.MarkUsed()
+		f.Stats.NATS.SetConnected(true)
+		f.Stats.RecordPoll(stats.PollEmpty, time.Second)
+		probe(t, handler(f), "ready", "ready")
+	})
+}
+
+// TestReadyAfterWaitingForInput: an input that is away for as long as a load balancer waits
+// does not make the others dark.
+func TestReadyAfterWaitingForInput(t *testing.T) {
+	for name, c := range map[string]struct {
+		use  func(f *fleet.Fleet)
+		away string
+	}{
+		"nats": {func(f *fleet.Fleet) {
+			f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
+			f.Stats.NATS.MarkUsed()
+		}, "NATS is not connected, no poll has been done yet"},
+		"a poll": {func(f *fleet.Fleet) {
+			f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
+			f.Stats.NATS.MarkUsed()
+			f.Stats.NATS.SetConnected(true)
+		}, "no poll has been done yet"},
+		"publishers": {func(f *fleet.Fleet) { f.Stats.ZMQ.MarkUsed() }, "no ZMQ publisher is connected"},
+		"etcd":       {func(f *fleet.Fleet) { f.Stats.Etcd.MarkUsed() }, "etcd is not connected"},
+		"files":      {func(f *fleet.Fleet) { f.Stats.Files.MarkUsed() }, "the directory of workers cannot be read"},
+		"kubernetes": {func(f *fleet.Fleet) { f.Stats.Kubernetes.MarkUsed() }, "the Kubernetes API cannot be read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := fleettest.New(fleet.Target(fleettest.LoadMetrics), true)
+				h := handler(f)
+				c.use(f)
+				time.Sleep(30*time.Second - 1)
+				probe(t, h, "not ready: "+c.away, "not ready: "+c.away)
+				time.Sleep(time.Nanosecond)
+				probe(t, h, "ready, but: "+c.away, "not ready: "+c.away)
+			})
+		})
+	}
+}
+
+func TestReadyStaysReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), true)
+		h := handler(f)
+		st := &f.Stats
+		st.Etcd.MarkUsed()
+		st.Etcd.SetConnected(true)
+		probe(t, h, "ready", "ready")
+		st.Etcd.SetConnected(false)
+		probe(t, h, "ready, but: etcd is not connected", "not ready: etcd is not connected")
+		st.ZMQ.MarkUsed() // the first publisher comes later
+		probe(t, h, "ready, but: etcd is not connected, no ZMQ publisher is connected", "not ready: etcd is not connected, no ZMQ publisher is connected")
+		time.Sleep(24 * time.Hour)
+		st.ZMQ.SetConnected(true)
+		probe(t, h, "ready, but: etcd is not connected", "not ready: etcd is not connected")
+		st.Etcd.SetConnected(true)
+		probe(t, h, "ready", "ready")
+	})
+}
+
+// TestReadyNeedsTheRegistry however long that takes: what is not known cannot be
+// shown, and no worker would look like none there is.
+func TestReadyNeedsTheRegistry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleet.New(fleet.Target(fleettest.LoadMetrics), 1000, true)
+		h := handler(f)
+		f.Stats.Etcd.MarkUsed()
+		time.Sleep(time.Hour)
+		probe(t, h, "not ready: etcd is not connected, no poll has been done yet", "not ready: etcd is not connected, no poll has been done yet")
+		f.Stats.Etcd.SetConnected(true)
+		probe(t, h, "not ready: it is not known yet who is registered, no poll has been done yet",
+			"not ready: it is not known yet who is registered, no poll has been done yet")
+		f.Sync(fleet.Listing{})
+		probe(t, h, "ready", "ready")
+	})
+}
+
+func TestReadyRejectsBadParameter(t *testing.T) {
+	w := testutil.Get(t, handler(readyFleet(t)), "/-/ready?strict=yes")
+	testutil.Equal(t, "status", w.Code, http.StatusBadRequest)
+	testutil.Equal(t, "body", w.Body.String(), "strict is \"yes\": want true or false\n")
+}
