@@ -47,13 +47,13 @@ func TestDeduperFindsCopies(t *testing.T) {
 		{1, 0, 7, stats.LoadEvent, duplicate},
 		{1, 0, 7, stats.ForwardPass, inOrder}, // another topic
 		{2, 0, 7, stats.LoadEvent, inOrder},   // another publisher
-		{1, 0, 8, stats.LoadEvent, inOrder},   // another publisher of the same id
+		{1, 0, 8, stats.LoadEvent, inOrder},   // another publisher with the same id
 		{1, 3, 7, stats.LoadEvent, inOrder},   // 1 and 2 were lost here
 		{1, 2, 7, stats.LoadEvent, late},
 		{1, 2, 7, stats.LoadEvent, duplicate},
 		{1, 3, 7, stats.LoadEvent, duplicate},
 		{1, 1024, 7, stats.LoadEvent, inOrder},
-		{1, 1, 7, stats.LoadEvent, late}, // the last that is remembered
+		{1, 1, 7, stats.LoadEvent, late}, // the oldest that is remembered
 		{1, 0, 7, stats.LoadEvent, duplicate},
 		{1, 1 << 40, 7, stats.LoadEvent, inOrder},
 		{1, 1<<40 - 1, 7, stats.LoadEvent, late},
@@ -66,18 +66,24 @@ func TestDeduperFindsCopies(t *testing.T) {
 		}
 	}
 	if got := c.classify(wire.Envelope{Publisher: 1, Sequence: 0, PublishedAt: 1}, stats.LoadEvent, 7, 0); got != inOrder {
-		t.Errorf("of a publisher that has begun anew: %d, want %d", got, inOrder)
+		t.Errorf("of a restarted publisher: %d, want %d", got, inOrder)
 	}
-	// One that has the id of another, and has not come as far.
-	var shadow deduper
+}
+
+// TestDeduperSeparatesSharedID has two publishers with the same id, of which one has lower numbers.
+func TestDeduperSeparatesSharedID(t *testing.T) {
+	var c deduper
 	for i, s := range []struct {
 		number, at uint64
 		want       order
 	}{{0, 10, inOrder}, {1, 20, inOrder}, {2, 30, inOrder}, {1, 20, duplicate}, {2, 30, duplicate}, {0, 40, inOrder}, {0, 40, duplicate}, {1, 41, inOrder}} {
-		if got := shadow.classify(wire.Envelope{Publisher: 1, Sequence: s.number, PublishedAt: s.at}, stats.LoadEvent, 7, 0); got != s.want {
-			t.Errorf("event %d of two: %d, want %d", i, got, s.want)
+		if got := c.classify(wire.Envelope{Publisher: 1, Sequence: s.number, PublishedAt: s.at}, stats.LoadEvent, 7, 0); got != s.want {
+			t.Errorf("event %d of two publishers: %d, want %d", i, got, s.want)
 		}
 	}
+}
+
+func TestDeduperNilFindsNoCopies(t *testing.T) {
 	var none *deduper
 	if got := none.classify(wire.Envelope{}, stats.LoadEvent, 1, 0); got != inOrder {
 		t.Errorf("without a broker: %d, want %d", got, inOrder)
@@ -118,7 +124,7 @@ func TestDeduperBoundsStreams(t *testing.T) {
 		if publisher%(most/2) == 0 {
 			arrives(1<<40, publisher)
 			if got := arrives(1<<40, publisher); got != duplicate {
-				t.Fatalf("after %d forged publishers a copy is not known", publisher)
+				t.Fatalf("after %d forged publishers a copy is not found", publisher)
 			}
 		}
 	}

@@ -19,13 +19,13 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// bench is a Fleet that is polled on an embedded NATS server.
+// pollerTest is a Fleet that is polled over an embedded NATS server.
 type pollerTest struct {
 	*devstacktest.Stack
 	t     *testing.T
 	fleet *fleet.Fleet
-	nats  *nats.Conn // of the workers
-	conn  *nats.Conn // of the program
+	nats  *nats.Conn // the workers' connection
+	conn  *nats.Conn // the program's connection
 }
 
 func newPollerTest(t *testing.T, target fleet.Target) *pollerTest {
@@ -36,7 +36,7 @@ func newPollerTest(t *testing.T, target fleet.Target) *pollerTest {
 	return &pollerTest{s, t, f, s.Conn(t), s.Conn(t)}
 }
 
-// run lets loop work until the end of the test.
+// run runs loop until the test ends.
 func (b *pollerTest) run(loop func(context.Context) error) {
 	ctx, cancel := context.WithCancel(b.t.Context())
 	var running sync.WaitGroup
@@ -53,7 +53,7 @@ func (b *pollerTest) startPoller(every time.Duration) {
 	b.run(p.Run)
 }
 
-// answer has a worker answer the polls of a service.
+// respond makes a worker respond to the polls of a service.
 func (b *pollerTest) respond(service, format string, args ...any) {
 	b.t.Helper()
 	reply := fmt.Appendf(nil, format, args...)
@@ -63,7 +63,8 @@ func (b *pollerTest) respond(service, format string, args ...any) {
 	}
 }
 
-// rows waits until the Fleet shows these workers, as component/endpoint/id=active.
+// waitWorkers waits until the Fleet has exactly these workers, each as
+// component/endpoint/id=active.
 func (b *pollerTest) waitWorkers(want ...string) {
 	b.t.Helper()
 	testutil.Until(b.t, func() error {
@@ -154,8 +155,8 @@ func TestPollerAppliesReplyAfterDeadline(t *testing.T) {
 	b.waitWorkers("c/e/7=5")
 }
 
-// TestPollerPollNowSkipsInterval would hang where it does, and where the
-// polls after a reconnection come no sooner than others.
+// TestPollerPollNowSkipsInterval would hang if a poll waited for the interval, or if the polls
+// in the grace period were no more frequent than others.
 func TestPollerPollNowSkipsInterval(t *testing.T) {
 	b := newPollerTest(t, fleet.Target{Component: "c", Name: "e"})
 	b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
@@ -183,11 +184,11 @@ func TestPollerPollNowSkipsInterval(t *testing.T) {
 	})
 	p.PollNow <- struct{}{}
 	polls(3)
-	b.respond("dynamo_c", statsReply, "dynamo_c", "dynamo_c.e-7", 5) // who comes back later than we do
+	b.respond("dynamo_c", statsReply, "dynamo_c", "dynamo_c.e-7", 5) // a worker that reconnects later than the program
 	b.waitWorkers("c/e/7=5")
 }
 
-// TestPollerEndsPollWhenAllAnswered would hang where a poll waits for its deadline.
+// TestPollerEndsPollWhenAllAnswered would hang if a poll waited for its deadline.
 func TestPollerEndsPollWhenAllAnswered(t *testing.T) {
 	b := newPollerTest(t, fleet.Target{Component: "c", Name: "e"})
 	p := &Poller{Conn: b.conn, Fleet: b.fleet, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}
@@ -205,7 +206,7 @@ func TestPollerEndsPollWhenAllAnswered(t *testing.T) {
 		p.awaitReplies(t.Context(), time.Now().Add(time.Hour))
 		b.fleet.EndPoll(true)
 	}
-	poll() // NATS itself says of every name that no one is there
+	poll() // NATS reports no responders for every service
 	for id := range uint64(3) {
 		b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: id + 1}, fleet.Registration{NATS: true})
 		b.respond("dynamo_c", statsReply, "dynamo_c", fmt.Sprintf("dynamo_c.e-%d", id+1), id)
@@ -223,7 +224,7 @@ func TestEventsRecordHitRatesAndCountGarbage(t *testing.T) {
 	testutil.Until(t, func() error {
 		err := b.nats.Publish(subject, []byte("garbage"))
 		if err == nil && b.fleet.Stats.Rejected(stats.HitRate, stats.BadJSON) == 0 {
-			err = errors.New("not heard yet")
+			err = errors.New("not received yet")
 		}
 		return err
 	})
@@ -241,7 +242,7 @@ func TestEventsRecordHitRatesAndCountGarbage(t *testing.T) {
 			sum.OverlapBlocks += w.Hits.V.OverlapBlocks
 		}
 		if want := (fleet.Hits{ISLBlocks: 3 * events, OverlapBlocks: events, Events: events}); sum != want {
-			return fmt.Errorf("booked %+v, want %+v", sum, want)
+			return fmt.Errorf("recorded %+v, want %+v", sum, want)
 		}
 		return nil
 	})
@@ -264,7 +265,7 @@ func TestDropCounterCountsClientDrops(t *testing.T) {
 	drops := dropCounter{subscription: sub, stats: &b.fleet.Stats}
 	testutil.Until(t, func() error {
 		drops.count()
-		// One is being handled, which counts as pending too, and one waits.
+		// One is being handled, which counts as pending, and one is waiting.
 		if got := b.fleet.Stats.Dropped(stats.QueueFull); got != 8 {
 			return fmt.Errorf("%d dropped, want 8", got)
 		}

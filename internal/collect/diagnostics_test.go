@@ -15,24 +15,24 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestDiagnosticsListUnreachablePublishers as long as they are announced.
+// TestDiagnosticsListUnreachablePublishers lists a publisher until its key is deleted.
 func TestDiagnosticsListUnreachablePublishers(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close() // nobody is at its address
+	l.Close() // no server is at its address
 	f := fleet.New(fleet.Target{}, 10, true)
-	away := fleet.Channel{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Topic: wire.TopicLoad, Publisher: 7, Plane: fleet.ZMQPlane, Address: "tcp://" + l.Addr().String()}
-	f.AddChannel("key", away)
+	unreachable := fleet.Channel{Endpoint: fleet.Endpoint{Component: "backend", Name: "generate"}, Topic: wire.TopicLoad, Publisher: 7, Plane: fleet.ZMQPlane, Address: "tcp://" + l.Addr().String()}
+	f.AddChannel("key", unreachable)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- NewEvents(f, "dynamo", slog.New(slog.DiscardHandler)).ZMQ(ctx, nil, 100) }()
 	noted := func(want int) {
 		t.Helper()
 		testutil.Until(t, func() error {
-			if got := f.Diagnostics.UnreachableSince(time.Now()); len(got) != want || want == 1 && got[0] != away {
-				return fmt.Errorf("away: %v, want %d", got, want)
+			if got := f.Diagnostics.UnreachableSince(time.Now()); len(got) != want || want == 1 && got[0] != unreachable {
+				return fmt.Errorf("unreachable: %v, want %d", got, want)
 			}
 			return nil
 		})
@@ -53,7 +53,7 @@ func TestDiagnosticsListGaps(t *testing.T) {
 		e.handleEnvelope(fleet.Endpoint{}, wire.TopicLoad, wire.Envelope{Publisher: 7, Sequence: n, Topic: []byte(wire.TopicLoad)}, &e.gapDetector, nil)
 	}
 	if gaps := f.Diagnostics.Gaps(); len(gaps) > 0 {
-		t.Errorf("gaps %+v while the events may come yet", gaps)
+		t.Errorf("gaps %+v while the events may still come", gaps)
 	}
 	e.openGaps.expire(time.Now().Add(gapTimeout))
 	gaps := f.Diagnostics.Gaps()
@@ -73,12 +73,12 @@ func TestDiagnosticsListPlaneMismatches(t *testing.T) {
 		f.AddChannel("router", fleet.Channel{Endpoint: of, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
 		time.Sleep(2 * planeCheckInterval)
 		if got := f.Diagnostics.PlaneMismatches(); len(got) != 1 || got["backend"] != "workers on ZMQ, routers on NATS" {
-			t.Errorf("clashes %v", got)
+			t.Errorf("mismatches %v", got)
 		}
 		f.RemoveChannel("router")
 		time.Sleep(2 * planeCheckInterval)
 		if got := f.Diagnostics.PlaneMismatches(); len(got) != 0 {
-			t.Errorf("clashes %v when the router is gone", got)
+			t.Errorf("mismatches %v after the router has left", got)
 		}
 	})
 }

@@ -21,12 +21,12 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// captures is where the bytes of every release are.
+// captureDir has the captured bytes of every release.
 const captureDir = "../wire/testdata"
 
-// TestEventsCapturedMatchGolden hears everything that was captured of each
-// release, over each plane, in the namespace that it was captured in. Where several
-// namespaces are watched it is the same, with the namespace's name.
+// TestEventsCapturedMatchGolden handles everything that was captured of each release, from NATS
+// and from ZeroMQ, in its namespace. The result must be the same where several namespaces are
+// watched, apart from the namespace's name.
 func TestEventsCapturedMatchGolden(t *testing.T) {
 	got := make(map[string]*strings.Builder)
 	releases, err := filepath.Glob(filepath.Join(captureDir, "*.*.*"))
@@ -60,8 +60,8 @@ func TestEventsCapturedMatchGolden(t *testing.T) {
 	}
 }
 
-// heardOf is what is shown after these lines were heard by a program that watches the
-// namespaces; without the name of the one that all is of.
+// recordedState returns the state of a Fleet after these lines were handled while the namespaces
+// were watched. It leaves out the name of the namespace that was captured.
 func recordedState(t *testing.T, dir string, lines []byte, namespace string, namespaces wire.Namespaces) string {
 	var all fleet.Target
 	if namespaces.IsPattern() {
@@ -74,7 +74,7 @@ func recordedState(t *testing.T, dir string, lines []byte, namespace string, nam
 	e := NewEvents(f, namespaces, slog.New(slog.DiscardHandler))
 	for line := range bytes.Lines(lines) {
 		for _, id := range recordLine(t, e, line) {
-			// Some were captured without their keys. These come late.
+			// Some keys were not captured. They are registered late.
 			in := fleet.Instance{Endpoint: fleet.Endpoint{Namespace: label, Component: "backend", Name: "generate"}, ID: id}
 			if !f.IsRegistered(in) {
 				f.Register("", in, fleet.Registration{Publishes: true})
@@ -84,7 +84,8 @@ func recordedState(t *testing.T, dir string, lines []byte, namespace string, nam
 	return strings.NewReplacer("  "+namespace+"/", "  ", "  unknown/unknown/", "  unknown/").Replace(describe(f))
 }
 
-// hear books a line of captured events, and says whose loads or passes they were.
+// recordLine handles a line of captured events, and returns the workers whose loads or passes it
+// contains.
 func recordLine(t *testing.T, e *Events, line []byte) (workers []uint64) {
 	t.Helper()
 	var m struct {
@@ -100,7 +101,7 @@ func recordLine(t *testing.T, e *Events, line []byte) (workers []uint64) {
 	}
 	switch {
 	case m.Frames != nil:
-		// The channel that such frames come by is known by their publisher alone.
+		// Such frames do not name their channel, so it is found by the publisher's id.
 		channels, _ := e.fleet.Channels()
 		_, envelope, err := wire.ParseFrames(m.Frames)
 		if err != nil {
@@ -124,7 +125,7 @@ func recordLine(t *testing.T, e *Events, line []byte) (workers []uint64) {
 		e.handleTrace(m.Base64)
 	case strings.HasSuffix(m.Subject, wire.TopicHitRate):
 		e.handleMessage(fleet.Endpoint{}, wire.TopicHitRate, m.Base64)
-	case !strings.HasSuffix(m.Subject, wire.TopicKVEvents): // nobody subscribes to those
+	case !strings.HasSuffix(m.Subject, wire.TopicKVEvents): // the program does not subscribe to those
 		e.handleSubject(&nats.Msg{Subject: m.Subject, Data: m.Base64})
 		if l, err := wire.ParseLoadEvent(m.Base64); err == nil {
 			return []uint64{l.Worker}
@@ -146,8 +147,8 @@ func envelopeWorkers(v wire.Envelope) []uint64 {
 	return nil
 }
 
-// registryOf is what had been registered when a release was captured, at endpoints with
-// this label.
+// capturedRegistry returns what was registered when a release was captured, with this namespace
+// label.
 func capturedRegistry(t *testing.T, dir, label string) fleet.Listing {
 	t.Helper()
 	all := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry), Cards: make(map[string]fleet.CardEntry), Channels: make(map[string]fleet.Channel)}
@@ -189,7 +190,7 @@ func capturedRegistry(t *testing.T, dir, label string) fleet.Listing {
 			at := strings.LastIndexByte(path, '/')
 			key, ok := wire.FileKey(path[:at], path[at+1:])
 			if !ok {
-				t.Fatalf("%s is no key's file", path)
+				t.Fatalf("%s is not the file of a key", path)
 			}
 			put(key, value)
 		}
@@ -197,19 +198,19 @@ func capturedRegistry(t *testing.T, dir, label string) fleet.Listing {
 	return all
 }
 
-// TestEventsRejectSubjectWithoutEndpoint count as what their last word says, and as of no use,
-// whichever way they come.
+// TestEventsRejectSubjectWithoutEndpoint checks that such a message counts as rejected, as the
+// kind that its last token says, both from NATS and from ZeroMQ.
 func TestEventsRejectSubjectWithoutEndpoint(t *testing.T) {
 	for topic, kind := range map[string]stats.Kind{wire.TopicLoad: stats.LoadEvent, wire.TopicForwardPass: stats.ForwardPass} {
 		for _, name := range []string{"%", "%2", "%zz", "%2f", "%FF"} {
 			subject := "namespace.lab.component." + name + ".endpoint.generate." + topic
-			for plane, hear := range map[string]func(*Events){
+			for plane, handle := range map[string]func(*Events){
 				"nats": func(e *Events) { e.handleSubject(&nats.Msg{Subject: subject, Data: []byte{0x80}}) },
 				"zmq":  func(e *Events) { e.handleBrokered(new(deduper), [][]byte{[]byte(subject), {0x80}}) },
 			} {
 				for _, namespaces := range []wire.Namespaces{"lab", "la*", "*"} {
 					f := fleet.New(fleet.Target{}, 1000, true)
-					hear(NewEvents(f, namespaces, slog.New(slog.DiscardHandler)))
+					handle(NewEvents(f, namespaces, slog.New(slog.DiscardHandler)))
 					want := fmt.Sprintf("  rejected %s name 1\n", kind)
 					if got := describe(f); got != want || f.Stats.Messages(kind) != 1 {
 						t.Errorf("%s over %s, %s watched: %q and %d received, want %q and 1", subject, plane, namespaces, got, f.Stats.Messages(kind), want)
@@ -220,7 +221,7 @@ func TestEventsRejectSubjectWithoutEndpoint(t *testing.T) {
 	}
 }
 
-// shown is the whole Fleet in words, and what was of no use.
+// describe returns the whole Fleet, and what was rejected, as text.
 func describe(f *fleet.Fleet) string {
 	var b strings.Builder
 	s := f.Snapshot()

@@ -18,19 +18,19 @@ func TestGapDetectorCountsMissingNumbers(t *testing.T) {
 		missing   uint64
 		why       string
 	}{
-		{1, stats.LoadEvent, 7, 0, "the first that is heard says nothing"},
+		{1, stats.LoadEvent, 7, 0, "nothing is missing before the first number"},
 		{1, stats.LoadEvent, 8, 0, "the next"},
 		{1, stats.LoadEvent, 12, 3, "9, 10 and 11"},
 		{1, stats.ForwardPass, 0, 0, "each topic counts for itself"},
 		{2, stats.LoadEvent, 0, 0, "and each publisher"},
 		{1, stats.ForwardPass, 2, 1, "1"},
 		{1, stats.LoadEvent, 13, 0, "the next"},
-		{1, stats.LoadEvent, 1 << 60, 0, "not to be believed"},
-		{1, stats.LoadEvent, 15, 1, "so that the others count as before"},
-		{1, stats.LoadEvent, 1<<60 + 1, 0, "but it goes on"},
-		{1, stats.LoadEvent, math.MaxUint64, 0, "nothing comes after it"},
-		{2, stats.LoadEvent, 0, 0, "a copy, or another publisher of the same id"},
-		{2, stats.LoadEvent, 50, 49, "which hides nothing"},
+		{1, stats.LoadEvent, 1 << 60, 0, "too far ahead to be a gap"},
+		{1, stats.LoadEvent, 15, 1, "the others count as before"},
+		{1, stats.LoadEvent, 1<<60 + 1, 0, "the forged track continues"},
+		{1, stats.LoadEvent, math.MaxUint64, 0, "no number can follow it"},
+		{2, stats.LoadEvent, 0, 0, "a copy, or another publisher with the same id"},
+		{2, stats.LoadEvent, 50, 49, "it does not hide a gap"},
 	} {
 		if got := s.record(stream{c.publisher, c.kind}, c.number); got.missing != c.missing {
 			t.Errorf("number %d of publisher %d, %s: %d missing, want %d: %s", c.number, c.publisher, c.kind, got.missing, c.missing, c.why)
@@ -38,7 +38,7 @@ func TestGapDetectorCountsMissingNumbers(t *testing.T) {
 	}
 }
 
-// hears is what is missing in these numbers of one stream.
+// totalMissing returns how many numbers are missing in these numbers of one stream.
 func totalMissing(t *testing.T, numbers ...any) (missing uint64) {
 	t.Helper()
 	var s sequence
@@ -57,25 +57,25 @@ func totalMissing(t *testing.T, numbers ...any) (missing uint64) {
 	return missing
 }
 
-// TestGapDetectorSurvivesLowerNumber, be it a copy, forged, of a publisher that has
-// begun anew, or of others that share the id.
+// TestGapDetectorSurvivesLowerNumber has numbers that go back: copies, forged numbers, a
+// restarted publisher, and others that share the id. They must not stop the counting.
 func TestGapDetectorSurvivesLowerNumber(t *testing.T) {
 	run := func(from, to int) [2]int { return [2]int{from, to} }
 	for name, c := range map[string]struct {
 		numbers []any
 		want    uint64
 	}{
-		"a copy":                            {[]any{run(0, 99), 98, run(100, 109), 1010}, 900},
-		"a copy of the last":                {[]any{run(0, 99), 99, 1000}, 900},
-		"many copies":                       {[]any{run(0, 99), 5, 50, 7, 20, 60, 31, 90, 44, 2, 81, 1000}, 900},
-		"an old one, then what was next":    {[]any{run(0, 99), 3, 100, 102}, 1},
-		"begun anew":                        {[]any{run(0, 99), run(0, 4), run(15, 20)}, 10},
-		"begun anew, and past where it was": {[]any{run(0, 9), run(0, 49), 950}, 900},
-		"begun anew, again and again":       {[]any{run(0, 99), run(0, 50), run(0, 30), run(0, 20), run(41, 45)}, 10},
-		"the first is the highest":          {[]any{500, run(0, 9), 20}, 10},
-		"forged, far ahead":                 {[]any{run(0, 9), 1 << 40, run(10, 19), 21}, 1},
-		"the largest gap":                   {[]any{0, 4_294_967_296}, 4_294_967_295},
-		"one that is not to be believed":    {[]any{0, 4_294_967_297}, 0},
+		"a copy":                              {[]any{run(0, 99), 98, run(100, 109), 1010}, 900},
+		"a copy of the last":                  {[]any{run(0, 99), 99, 1000}, 900},
+		"many copies":                         {[]any{run(0, 99), 5, 50, 7, 20, 60, 31, 90, 44, 2, 81, 1000}, 900},
+		"an old number, then the next":        {[]any{run(0, 99), 3, 100, 102}, 1},
+		"restarted":                           {[]any{run(0, 99), run(0, 4), run(15, 20)}, 10},
+		"restarted, and past the last number": {[]any{run(0, 9), run(0, 49), 950}, 900},
+		"restarted again and again":           {[]any{run(0, 99), run(0, 50), run(0, 30), run(0, 20), run(41, 45)}, 10},
+		"the first is the highest":            {[]any{500, run(0, 9), 20}, 10},
+		"forged, far ahead":                   {[]any{run(0, 9), 1 << 40, run(10, 19), 21}, 1},
+		"the largest gap":                     {[]any{0, 4_294_967_296}, 4_294_967_295},
+		"a gap that is too large":             {[]any{0, 4_294_967_297}, 0},
 	} {
 		if got := totalMissing(t, c.numbers...); got != c.want {
 			t.Errorf("%s: %d missing, want %d", name, got, c.want)
@@ -83,55 +83,56 @@ func TestGapDetectorSurvivesLowerNumber(t *testing.T) {
 	}
 }
 
-// TestGapDetectorSeparatesSharedID: one that is ahead may be another that is
-// heard for the first time, and is a gap once nothing else can have become of a track.
+// TestGapDetectorSeparatesSharedID has publishers that share an id. A number that is ahead may
+// be the first of another publisher. It counts as a gap once no track can be its continuation
+// any more.
 func TestGapDetectorSeparatesSharedID(t *testing.T) {
 	var numbers []any
-	for n := range 50 { // two, in turn
+	for n := range 50 { // two publishers, in turn
 		numbers = append(numbers, 1000+n, n)
 	}
-	testutil.Equal(t, "none is lost", totalMissing(t, numbers...), 0)
+	testutil.Equal(t, "no event is lost", totalMissing(t, numbers...), 0)
 	testutil.Equal(t, "a third begins", totalMissing(t, append(numbers, 500, 1050, 50, 501, 1051, 51, 502)...), 0)
-	testutil.Equal(t, "a third is heard, ahead of all", totalMissing(t, append(numbers, 5000, 1050, 50, 5001, 1051, 51, 5002)...), 0)
+	testutil.Equal(t, "a third begins, ahead of all", totalMissing(t, append(numbers, 5000, 1050, 50, 5001, 1051, 51, 5002)...), 0)
 	testutil.Equal(t, "the lower one loses seven", totalMissing(t, append(numbers, 57, 1050, 58, 1051, 59, 1052, 60)...), 7)
 	testutil.Equal(t, "the higher one loses seven", totalMissing(t, append(numbers, 1057, 50, 1058, 51, 1059, 52, 1060)...), 7)
-	testutil.Equal(t, "both do", totalMissing(t, append(numbers, 1057, 57, 1058, 58, 1059, 59, 1060, 60)...), 14)
-	testutil.Equal(t, "the lower one passes the other, which cannot be told", totalMissing(t, append(numbers, 1100, 1050, 1101, 1051, 1102, 1052, 1103)...), 0)
+	testutil.Equal(t, "both lose seven", totalMissing(t, append(numbers, 1057, 57, 1058, 58, 1059, 59, 1060, 60)...), 14)
+	testutil.Equal(t, "the lower one passes the other, which cannot be detected", totalMissing(t, append(numbers, 1100, 1050, 1101, 1051, 1102, 1052, 1103)...), 0)
 
-	alone := func(events int) []any { // the lower one says no more
+	alone := func(events int) []any { // the lower one sends no more
 		return append(numbers[:len(numbers):len(numbers)], [2]int{1050, 1049 + events}, 1060+events)
 	}
-	testutil.Equal(t, "ten are lost when two were heard not long ago", totalMissing(t, alone(1000)...), 0)
-	testutil.Equal(t, "ten are lost long after two were heard", totalMissing(t, alone(1030)...), 10)
+	testutil.Equal(t, "ten are lost soon after two publishers were seen", totalMissing(t, alone(1000)...), 0)
+	testutil.Equal(t, "ten are lost long after two publishers were seen", totalMissing(t, alone(1030)...), 10)
 
 	numbers = nil
-	for n := range 50 { // more than there are tracks
+	for n := range 50 { // more publishers than tracks
 		for range 3 * maxTracks {
 			numbers = append(numbers, n)
 		}
 	}
-	testutil.Equal(t, "none of many is lost", totalMissing(t, numbers...), 0)
+	testutil.Equal(t, "no event of many publishers is lost", totalMissing(t, numbers...), 0)
 }
 
-// TestGapDetectorMatchesModel holds the counting against one who knows what was
-// lost: of a publisher alone, of one that begins anew now and then, and of several that
-// share an id; each among copies and forgeries.
+// TestGapDetectorMatchesModel compares the detector with a model that knows what was lost: of
+// one publisher, of one that restarts now and then, and of several that share an id. Copies and
+// forged numbers come in between.
 func TestGapDetectorMatchesModel(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 12))
 		restarts := seed%3 == 1
-		publishers := make([]uint64, 1) // what each sends next
+		publishers := make([]uint64, 1) // the next number of each
 		if seed%3 == 2 {
 			publishers = make([]uint64, 2+r.IntN(4))
 		}
-		since := make([]int, len(publishers)) // events since it lost some
-		copies := make([]uint64, len(publishers))
+		since := make([]int, len(publishers)) // events since the last loss
+		lastCopy := make([]uint64, len(publishers))
 		var s sequence
 		var lost, counted uint64
-		hear := func(number uint64) { counted += s.record(stream{}, number).missing }
-		for of := range publishers { // all are heard before one is lost, the highest first
+		record := func(number uint64) { counted += s.record(stream{}, number).missing }
+		for of := range publishers { // every publisher sends an event before one is lost, the highest first
 			publishers[of] = uint64(len(publishers)-1-of)*1_000_000 + r.Uint64N(1000)
-			hear(publishers[of])
+			record(publishers[of])
 			publishers[of]++
 		}
 		for range 3000 {
@@ -146,18 +147,18 @@ func TestGapDetectorMatchesModel(t *testing.T) {
 					since[of] = 0
 				}
 			case 4, 5, 6:
-				if old := *next - 2; *next > 2 && old > copies[of]+1 { // never a run of them
-					copies[of] = old
-					hear(old)
+				if old := *next - 2; *next > 2 && old > lastCopy[of]+1 { // never several in a row
+					lastCopy[of] = old
+					record(old)
 				}
 			case 7, 8:
-				hear(1<<50 + r.Uint64N(1<<60))
+				record(1<<50 + r.Uint64N(1<<60))
 			case 9:
 				if restarts && r.IntN(5) == 0 {
-					*next, copies[of] = 0, 0
+					*next, lastCopy[of] = 0, 0
 				}
 			}
-			hear(*next)
+			record(*next)
 			*next++
 			since[of]++
 		}
@@ -165,7 +166,7 @@ func TestGapDetectorMatchesModel(t *testing.T) {
 		switch {
 		case restarts:
 			least = lost / 2
-		case len(publishers) > 1: // copies and forgeries may push out what came in the middle of a gap
+		case len(publishers) > 1: // copies and forged numbers may evict a track within a gap
 			least, most = lost*3/4, lost*101/100
 		}
 		if counted < least || counted > most {
@@ -204,11 +205,11 @@ func TestGapDetectorBoundsStreams(t *testing.T) {
 	}
 }
 
-// TestGapDetectorBoundsTracks: one who forges numbers of few publishers takes no more memory than
-// one who forges publishers.
+// TestGapDetectorBoundsTracks checks that forged numbers of few publishers take no more memory
+// than many forged publishers.
 func TestGapDetectorBoundsTracks(t *testing.T) {
 	var s gapDetector
-	s.streams.generationSize = 100 // not used: arrives sets it
+	s.streams.generationSize = 100 // not used: record sets it
 	for i := range uint64(1000) {
 		n := 1_000_000 - 2*i
 		s.record(stream{7, stats.LoadEvent}, n)
@@ -218,7 +219,7 @@ func TestGapDetectorBoundsTracks(t *testing.T) {
 		t.Errorf("%d tracks of one stream, want 8", n)
 	}
 	if s.streams.extra != 7 {
-		t.Errorf("they count as %d more, want 7", s.streams.extra)
+		t.Errorf("they count as %d extra, want 7", s.streams.extra)
 	}
 }
 
@@ -236,17 +237,17 @@ func TestRecentMapKeepsTwoGenerations(t *testing.T) {
 		}
 	}
 	if v, _ := r.get(-1); v != 1000 {
-		t.Errorf("what was used all the time has %d, want 1000", v)
+		t.Errorf("the entry in constant use has %d, want 1000", v)
 	}
 	if v, fresh := r.get(1); v != 0 || !fresh {
-		t.Errorf("what was used long ago has %d", v)
+		t.Errorf("an entry that was used long ago has %d, want none", v)
 	}
 	r.reset()
 	if v, _ := r.get(-1); v != 0 {
-		t.Errorf("what was forgotten has %d", v)
+		t.Errorf("an entry that was removed has %d, want none", v)
 	}
 	r = recentMap[int, int]{generationSize: 10}
-	for i := range 5 { // each as much as three
+	for i := range 5 { // each counts as three
 		r.put(i, 1, 2)
 	}
 	if len(r.young) != 1 || len(r.old) != 4 {
@@ -254,8 +255,8 @@ func TestRecentMapKeepsTwoGenerations(t *testing.T) {
 	}
 }
 
-// BenchmarkGapDetector is what each event in an envelope costs: of ten thousand publishers over
-// NATS or a broker, and of one at its own address.
+// BenchmarkGapDetector measures the cost per event in an envelope: from 10,000 publishers over
+// NATS or a broker, and from one publisher at its own address.
 func BenchmarkGapDetector(b *testing.B) {
 	b.Run("of many", func(b *testing.B) {
 		var s gapDetector

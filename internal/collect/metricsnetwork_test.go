@@ -20,21 +20,21 @@ import (
 	"dynamo-metrics/internal/memnet"
 )
 
-// manner is how a worker's host takes who asks for its page.
+// behavior is how a worker's host responds to scrapes.
 type behavior int
 
 const (
 	responds       behavior = iota // at once
-	respondsSlowly                 // after three tenths of a second
-	respondsLate                   // after twelve seconds
-	dropsPackets                   // every packet: connections are not made, and those that are bring nothing
+	respondsSlowly                 // after 0.3 s
+	respondsLate                   // after 12 s
+	dropsPackets                   // no connection is made, and open ones bring nothing
 	refuses
-	hangs  // and answers nothing
-	stalls // in the middle of its page
+	hangs  // accepts connections but does not respond
+	stalls // in the middle of the response
 )
 
-// web is a network in memory of workers' pages, each at another host: its id, or where it is
-// registered. It is to be used in a synctest bubble.
+// metricsNetwork is a network in memory with the metrics of workers. Each is at a host of its
+// own: its id, or what its registration says. It must be used in a synctest bubble.
 type metricsNetwork struct {
 	t        *testing.T
 	fleet    *fleet.Fleet
@@ -43,22 +43,22 @@ type metricsNetwork struct {
 
 	mu          sync.Mutex
 	behaviors   map[uint64]behavior
-	lastRead    map[uint64]time.Time // when its page was last read
+	lastRead    map[uint64]time.Time // when a worker's metrics were last read completely
 	dialing     int
-	maxDialing  int           // at once
-	longestDial time.Duration // of those
-	longestWait time.Duration // the longest that an answer was waited for
+	maxDialing  int // the most at the same time
+	longestDial time.Duration
+	longestWait time.Duration // for a response
 	requests    int
-	waiting     map[time.Time]int // answers that are waited for, by when they began
+	waiting     map[time.Time]int // responses in progress, by when they began
 	idle        map[net.Conn]bool
 }
 
-// inWeb runs a test with workers 1 to many, of which the first so many are of a manner.
+// runMetricsNetwork runs a test with workers 1 to many.
 func runMetricsNetwork(t *testing.T, many int, interval time.Duration, test func(*metricsNetwork)) {
 	runMetricsNetworkWith(t, many, interval, func(*Scraper) {}, test)
 }
 
-// inWebWith is inWeb with a Scraper that is changed before it begins.
+// runMetricsNetworkWith is runMetricsNetwork with a changed Scraper.
 func runMetricsNetworkWith(t *testing.T, many int, interval time.Duration, change func(*Scraper), test func(*metricsNetwork)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &metricsNetwork{
@@ -94,7 +94,7 @@ func runMetricsNetworkWith(t *testing.T, many int, interval time.Duration, chang
 			running.Wait()
 			server.Close()
 			w.network.Close()
-			time.Sleep(time.Second) // in which those who still answer end
+			time.Sleep(time.Second) // until the handlers in progress have ended
 		}()
 		test(w)
 	})
@@ -106,7 +106,7 @@ func (w *metricsNetwork) behaviorOf(id uint64) behavior {
 	return w.behaviors[id]
 }
 
-// take has these workers' hosts take to another manner.
+// setBehavior sets how the hosts of these workers respond.
 func (w *metricsNetwork) setBehavior(to behavior, ids ...uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -140,7 +140,7 @@ func (w *metricsNetwork) dial(ctx context.Context, network, address string) (net
 	return w.network.Dial(ctx, network, address)
 }
 
-// state hears of the server's connections.
+// connState follows the state of the server's connections.
 func (w *metricsNetwork) connState(c net.Conn, s http.ConnState) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -150,7 +150,7 @@ func (w *metricsNetwork) connState(c net.Conn, s http.ConnState) {
 	}
 }
 
-// ServeHTTP is every page.
+// ServeHTTP responds with the metrics of the worker that the request's host names.
 func (w *metricsNetwork) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 	id, _ := strconv.ParseUint(strings.TrimSuffix(r.Host, ":80"), 10, 64)
 	w.mu.Lock()
@@ -168,7 +168,7 @@ func (w *metricsNetwork) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 	case respondsSlowly, respondsLate:
 		select {
 		case <-time.After(map[behavior]time.Duration{respondsSlowly: 300 * time.Millisecond, respondsLate: 12 * time.Second}[how]):
-		case <-r.Context().Done(): // it is given up, and not read
+		case <-r.Context().Done(): // the client has given up
 			return
 		}
 	case dropsPackets, hangs:
@@ -188,19 +188,20 @@ func (w *metricsNetwork) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 	w.lastRead[id] = time.Now()
 }
 
-// readAt is when a worker's page was last read; zero if it was not since it took to its manner.
+// readTime returns when a worker's metrics were last read; zero if not since its behavior was
+// set.
 func (w *metricsNetwork) readTime(id uint64) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.lastRead[id]
 }
 
-// reads looks for a while whether each of the pages that answer at once is read within twice
-// the interval, from now on or from when it was last read.
-func (w *metricsNetwork) checkReads(for_ time.Duration) {
+// checkReads checks, for a while, that the metrics of each worker that responds are read at
+// least every two intervals, counted from the start of the check or from the last read.
+func (w *metricsNetwork) checkReads(duration time.Duration) {
 	w.t.Helper()
 	began := time.Now()
-	for time.Since(began) < for_ {
+	for time.Since(began) < duration {
 		time.Sleep(100 * time.Millisecond)
 		w.mu.Lock()
 		for id, m := range w.behaviors {
@@ -210,14 +211,14 @@ func (w *metricsNetwork) checkReads(for_ time.Duration) {
 			}
 			if ago := time.Since(last); m == responds && ago > 2*w.interval {
 				w.mu.Unlock()
-				w.t.Fatalf("after %s the page of worker %d was read %s ago", time.Since(began), id, ago)
+				w.t.Fatalf("after %s, the last read of worker %d was %s ago", time.Since(began), id, ago)
 			}
 		}
 		w.mu.Unlock()
 	}
 }
 
-// shuffled are the ids of all workers in some order.
+// shuffled returns the ids of all workers in random order.
 func shuffled(many int, seed uint64) []uint64 {
 	ids := make([]uint64, many)
 	for i := range ids {

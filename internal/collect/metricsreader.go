@@ -56,19 +56,19 @@ func (r *metricsReader) get(ctx context.Context, client *http.Client, url string
 		return nil, 0, troubleError{fmt.Errorf("answered with %s", response.Status), stats.ScrapeBadStatus}
 	}
 	sent := &limitedReader{r: response.Body}
-	page := sent
+	body := sent
 	switch encoding := response.Header.Get("Content-Encoding"); encoding {
 	case "", "identity":
 	case "gzip":
 		if err := r.gzip.Reset(sent); err != nil {
 			return nil, 0, err
 		}
-		page = &limitedReader{r: &r.gzip}
+		body = &limitedReader{r: &r.gzip}
 	default:
 		return nil, 0, fmt.Errorf("answered in the encoding %q", encoding)
 	}
-	values, err = r.parser.Read(page)
-	return values, page.n, err
+	values, err = r.parser.Read(body)
+	return values, body.n, err
 }
 
 // troubleError is an error with the reason that the scrape counts for.

@@ -22,14 +22,15 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestScraperTLSNeedsTrustedServer, and one who says nothing at all holds nothing up.
+// TestScraperTLSNeedsTrustedServer has a server whose authority is unknown, and one that does
+// not respond. Neither delays the other workers.
 func TestScraperTLSNeedsTrustedServer(t *testing.T) {
 	t.Parallel()
 	f := newMetricsServer(t)
 	f.register(1, blocksHandler(1))
 	f.register(2, blocksHandler(2))
 	f.register(3, blocksHandler(3))
-	secure := httptest.NewUnstartedServer(f) // of an authority that no one knows
+	secure := httptest.NewUnstartedServer(f) // its authority is unknown
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	t.Cleanup(secure.Close)
@@ -53,14 +54,15 @@ func TestScraperTLSNeedsTrustedServer(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.requests[2]+f.requests[3] > 0 {
-		t.Errorf("asked for %v, want nothing of those who cannot be trusted", f.requests)
+		t.Errorf("requests %v, want none to the servers that are not trusted", f.requests)
 	}
 }
 
-// TestMetricsReaderBoundsSize: a page may have 4 MiB, compressed or not, and its headers some 60 KiB.
+// TestMetricsReaderBoundsSize checks that a response may have 4 MiB, compressed or not, and its
+// headers some 60 KiB.
 func TestMetricsReaderBoundsSize(t *testing.T) {
 	t.Parallel()
-	page := func(size int) string {
+	body := func(size int) string {
 		const end = "vllm:num_requests_waiting 1\n"
 		return strings.Repeat("x 1\n", (size-len(end))/4) + end
 	}
@@ -69,40 +71,40 @@ func TestMetricsReaderBoundsSize(t *testing.T) {
 			w.Header().Set("Content-Encoding", "gzip")
 			z := gzip.NewWriter(w)
 			defer z.Close()
-			io.WriteString(z, page(size))
+			io.WriteString(z, body(size))
 		}
 	}
 	headers := func(size int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Long", strings.Repeat("x", size))
-			textHandler(page(1000))(w, r)
+			textHandler(body(1000))(w, r)
 		}
 	}
 	const most = 4_194_304
 	for name, c := range map[string]struct {
-		page http.HandlerFunc
+		body http.HandlerFunc
 		want error
 		fits bool
 	}{
-		"the largest":                {textHandler(page(most)), nil, true},
-		"a little larger":            {textHandler(page(most + 4)), errTooLarge, false},
-		"the largest, compressed":    {compressed(most), nil, true},
-		"a little larger, likewise":  {compressed(most + 4), errTooLarge, false},
-		"long headers":               {headers(60_000), nil, true},
-		"headers that are too long":  {headers(66_000), nil, false},
-		"headers without all bounds": {headers(10 << 20), nil, false},
+		"the largest":               {textHandler(body(most)), nil, true},
+		"a little larger":           {textHandler(body(most + 4)), errTooLarge, false},
+		"the largest, compressed":   {compressed(most), nil, true},
+		"a little larger, likewise": {compressed(most + 4), errTooLarge, false},
+		"long headers":              {headers(60_000), nil, true},
+		"headers that are too long": {headers(66_000), nil, false},
+		"extremely long headers":    {headers(10 << 20), nil, false},
 	} {
-		synctest.Test(t, func(t *testing.T) { // in which no time passes, however slow the machine is
+		synctest.Test(t, func(t *testing.T) { // a slow machine cannot exceed the timeout
 			network := memnet.New()
-			server := &http.Server{Handler: c.page}
+			server := &http.Server{Handler: c.body}
 			go server.Serve(network)
 			s := &Scraper{Fleet: fleet.New(fleet.Target{}, 10, true), Interval: time.Second, dial: network.Dial}
 			ctx, stop := context.WithCancel(t.Context())
 			stop()
-			s.Run(ctx) // makes its client
+			s.Run(ctx) // sets s.client
 			values, _, err := new(metricsReader).get(t.Context(), s.client, "http://h:1/", false)
 			if fits := err == nil && len(values) == 1; fits != c.fits || c.want != nil && !errors.Is(err, c.want) {
-				t.Errorf("%s: %d values and %v, want that it fits: %v", name, len(values), err, c.fits)
+				t.Errorf("%s: %d values and %v; want it read: %v", name, len(values), err, c.fits)
 			}
 			s.client.CloseIdleConnections()
 			server.Close()

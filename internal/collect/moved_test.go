@@ -9,26 +9,26 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// TestZMQFollowsMovedPublisherInTwoSeconds, as one is that a shadow takes over, or
-// a container that was started again: whatever is at its old address and for however long, and
-// whichever way the registry says so.
+// TestZMQFollowsMovedPublisherInTwoSeconds has a publisher with a new address, as after a
+// takeover by a shadow engine or a container restart. Whatever is at the old address, and
+// however the registry changes, its events arrive within two seconds.
 func TestZMQFollowsMovedPublisherInTwoSeconds(t *testing.T) {
 	const before, after = "before:1", "after:1"
 	old, now := hitRateChannel(5, before, backendEndpoint), hitRateChannel(5, after, backendEndpoint)
 	state := map[string]func(*zmqNetwork){
-		"speaks":            func(p *zmqNetwork) { p.listen(before) },
-		"has died":          func(p *zmqNetwork) { p.listen(before); time.Sleep(time.Second); p.stop(before) },
-		"refuses":           func(*zmqNetwork) {},
-		"swallows":          func(p *zmqNetwork) { p.dropPackets(before) },
-		"refused for long":  func(*zmqNetwork) { time.Sleep(10 * time.Minute) },
-		"swallowed as long": func(p *zmqNetwork) { p.dropPackets(before); time.Sleep(10 * time.Minute) },
+		"listens":                 func(p *zmqNetwork) { p.listen(before) },
+		"has stopped":             func(p *zmqNetwork) { p.listen(before); time.Sleep(time.Second); p.stop(before) },
+		"refuses":                 func(*zmqNetwork) {},
+		"drops packets":           func(p *zmqNetwork) { p.dropPackets(before) },
+		"refused for long":        func(*zmqNetwork) { time.Sleep(10 * time.Minute) },
+		"dropped packets as long": func(p *zmqNetwork) { p.dropPackets(before); time.Sleep(10 * time.Minute) },
 	}
 	change := map[string]func(*fleet.Fleet){
-		"its key has another value":  func(f *fleet.Fleet) { f.AddChannel("a", now) },
-		"another key is there, too":  func(f *fleet.Fleet) { f.AddChannel("b", now) },
-		"another key takes its turn": func(f *fleet.Fleet) { f.AddChannel("b", now); f.RemoveChannel("a") },
-		"its key was away":           func(f *fleet.Fleet) { f.RemoveChannel("a"); time.Sleep(time.Minute); f.AddChannel("a", now) },
-		"the registry is read anew":  func(f *fleet.Fleet) { f.Sync(fleet.Listing{Channels: map[string]fleet.Channel{"a": now}}) },
+		"its key has another value":    func(f *fleet.Fleet) { f.AddChannel("a", now) },
+		"another key is there, too":    func(f *fleet.Fleet) { f.AddChannel("b", now) },
+		"another key takes its turn":   func(f *fleet.Fleet) { f.AddChannel("b", now); f.RemoveChannel("a") },
+		"its key was deleted":          func(f *fleet.Fleet) { f.RemoveChannel("a"); time.Sleep(time.Minute); f.AddChannel("a", now) },
+		"the registry is listed again": func(f *fleet.Fleet) { f.Sync(fleet.Listing{Channels: map[string]fleet.Channel{"a": now}}) },
 	}
 	for was, await := range state {
 		for how, do := range change {
@@ -41,10 +41,10 @@ func TestZMQFollowsMovedPublisherInTwoSeconds(t *testing.T) {
 					do(p.fleet)
 					time.Sleep(2 * time.Second)
 					synctest.Wait()
-					s.sendHit(5, 1000, 0x11) // the first of many that the program was told
+					s.sendHit(5, 1000, 0x11) // numbers before the first event are not missing
 					p.checkHits(1, 0)
 					if n, _ := p.dialCounts(after); n != 1 {
-						t.Errorf("the new address was dialled %d times, want once", n)
+						t.Errorf("the new address was dialed %d times, want once", n)
 					}
 				})
 			})
@@ -52,8 +52,8 @@ func TestZMQFollowsMovedPublisherInTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestZMQConnectsToLatePublisherInTwoSeconds after its key came: the pauses at the
-// new address begin with the shortest.
+// TestZMQConnectsToLatePublisherInTwoSeconds has a publisher that listens some time after its
+// key was written. The pauses between attempts start short at a new address.
 func TestZMQConnectsToLatePublisherInTwoSeconds(t *testing.T) {
 	runZMQNetwork(t, 100, func(p *zmqNetwork) {
 		p.fleet.AddChannel("a", hitRateChannel(5, "before:1", backendEndpoint))
@@ -66,8 +66,9 @@ func TestZMQConnectsToLatePublisherInTwoSeconds(t *testing.T) {
 	})
 }
 
-// TestScraperFollowsMovedWorkerInTwoIntervals, as that of a new worker is, whatever is at
-// the old one: the address is looked up when a round begins, and has its time in the round.
+// TestScraperFollowsMovedWorkerInTwoIntervals has a worker with a new address. Whatever is at
+// the old one, its metrics are read within two intervals, because each round looks the addresses
+// up.
 func TestScraperFollowsMovedWorkerInTwoIntervals(t *testing.T) {
 	const interval = time.Second
 	for was := responds; was <= stalls; was++ {
@@ -86,14 +87,14 @@ func TestScraperFollowsMovedWorkerInTwoIntervals(t *testing.T) {
 						t.Fatalf("the worker has %+v", got)
 					}
 					w.setBehavior(was, 1)
-					time.Sleep(5*time.Second + time.Duration(n)*interval/10) // at another time of the round
+					time.Sleep(5*time.Second + time.Duration(n)*interval/10) // at different times in the round
 					isAt("2")
 					if got := shown(); got != (fleet.Load{}) {
-						t.Errorf("the worker has %+v as it is at a new address", got)
+						t.Errorf("the worker has %+v right after its address changed, want nothing", got)
 					}
 					time.Sleep(2 * interval)
 					if got := shown(); got != blocksLoad(2) {
-						t.Errorf("the worker has %+v two intervals after it is at a new address", got)
+						t.Errorf("the worker has %+v two intervals after its address changed", got)
 					}
 				}
 			})

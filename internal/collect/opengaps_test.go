@@ -13,7 +13,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// counting is what counts the events of one stream, at a time that tests set.
+// gapTest counts the gaps of one stream, at times that the test sets.
 type gapTest struct {
 	t   *testing.T
 	e   *Events
@@ -39,7 +39,7 @@ func (c *gapTest) recordRun(from, to uint64) {
 	}
 }
 
-// missing compares how many are missing, and how many may come yet.
+// check compares how many events are missing, and how many may still come.
 func (c *gapTest) check(want, open uint64) {
 	c.t.Helper()
 	left := uint64(0)
@@ -48,16 +48,16 @@ func (c *gapTest) check(want, open uint64) {
 		left += o.to - o.from + 1
 	}
 	if n := c.e.fleet.Stats.MissedEvents.Load(); n != want || left != open {
-		c.t.Errorf("%d are missing and %d may come yet, want %d and %d", n, left, want, open)
+		c.t.Errorf("%d are missing and %d may still come, want %d and %d", n, left, want, open)
 	}
 	if n := c.e.openGaps.count.Load(); int(n) != c.e.openGaps.byAge.Len() || (n == 0) != (len(c.e.openGaps.byStream) == 0) {
-		c.t.Errorf("%d gaps are open, of %d streams, and %d wait to close", n, len(c.e.openGaps.byStream), c.e.openGaps.byAge.Len())
+		c.t.Errorf("%d gaps are open, of %d streams, and %d are queued to close", n, len(c.e.openGaps.byStream), c.e.openGaps.byAge.Len())
 	}
 }
 
 func (c *gapTest) expireAfter(d time.Duration) { c.e.openGaps.expire(time.Now().Add(d)) }
 
-// TestOpenGapsOutOfOrderNotMissing, as routers of 0.9 and 1.0 send it.
+// TestOpenGapsOutOfOrderNotMissing has events out of order, as routers of 0.9 and 1.0 send them.
 func TestOpenGapsOutOfOrderNotMissing(t *testing.T) {
 	c := newGapTest(t)
 	c.record(17, 19, 20, 18, 21)
@@ -111,11 +111,11 @@ func TestOpenGapsKeepStreamsApart(t *testing.T) {
 	c.check(0, 3)
 }
 
-// TestOpenGapsAreBounded: what there is no room for is missing at once.
+// TestOpenGapsAreBounded checks that gaps beyond the limits count as missing at once.
 func TestOpenGapsAreBounded(t *testing.T) {
 	c := newGapTest(t)
 	for n := range uint64(300) {
-		c.record(10 + n*100_000) // no window of numbers closes so far ahead
+		c.record(10 + n*100_000) // too far ahead to close a window
 	}
 	if n := c.e.openGaps.byAge.Len(); n != 256 {
 		t.Errorf("%d gaps of one stream are open, want 256", n)
@@ -133,7 +133,8 @@ func TestOpenGapsAreBounded(t *testing.T) {
 	}
 }
 
-// TestOpenGapsShuffledCountsOnlyLost, and exactly what never comes is.
+// TestOpenGapsShuffledCountsOnlyLost shuffles events and loses some. Exactly the lost ones count
+// as missing.
 func TestOpenGapsShuffledCountsOnlyLost(t *testing.T) {
 	for seed := range uint64(50) {
 		r := rand.New(rand.NewPCG(seed, 13))
@@ -161,7 +162,7 @@ func TestOpenGapsShuffledCountsOnlyLost(t *testing.T) {
 	}
 }
 
-// TestEventsIgnoreLateLoad of its rank, if a newer one of that has come.
+// TestEventsIgnoreLateLoad checks that an older load of a rank does not replace a newer one.
 func TestEventsIgnoreLateLoad(t *testing.T) {
 	c := newGapTest(t)
 	at := fleet.Endpoint{Component: "backend", Name: "generate"}
@@ -187,12 +188,12 @@ func TestEventsIgnoreLateLoad(t *testing.T) {
 	load(16, 1, 61)
 	load(17, 0, 17)
 	load(19, 0, 19)
-	load(18, 0, 18) // late
+	load(18, 0, 18) // out of order
 	blocks(19, 61)
 	if n := f.Stats.Rejected(stats.LoadEvent, stats.Repeated); n != 1 {
-		t.Errorf("%d loads are counted as late, want 1", n)
+		t.Errorf("%d loads are rejected, want 1", n)
 	}
 	load(21, 0, 21)
-	load(20, 1, 62) // late, and the newest of its rank
+	load(20, 1, 62) // out of order, but the newest of its rank
 	blocks(21, 62)
 }

@@ -63,7 +63,8 @@ func TestRegistryHintLimitsNames(t *testing.T) {
 	}
 }
 
-// poller is a Poller whose polls the test concludes, of a fleet whose registry is known, and its log.
+// newLogPoller returns a Poller for polls whose outcome the test sets, with a synced registry of
+// these instances, and its log.
 func newLogPoller(registered ...fleet.Instance) (*Poller, *logLines) {
 	f, log := fleet.New(fleet.Target{Component: "backend", Name: "generate"}, 1000, true), new(logLines)
 	all := make(map[string]fleet.InstanceEntry)
@@ -74,7 +75,7 @@ func newLogPoller(registered ...fleet.Instance) (*Poller, *logLines) {
 	return &Poller{Fleet: f, Namespaces: "dynamo", Interval: time.Second, Log: slog.New(slog.NewTextHandler(log, nil))}, log
 }
 
-// lines are what a log says, without time and level.
+// logLines collects the lines of a log, without time and level.
 type logLines struct{ all []string }
 
 func (l *logLines) Write(b []byte) (int, error) {
@@ -92,7 +93,8 @@ func (l *logLines) count(what string) (n int) {
 	return n
 }
 
-// after polls once a second for so long, and lists the seconds at which the log said something.
+// pollFor polls once per second for a while, and returns the seconds in which a line with this
+// text was logged.
 func (l *logLines) pollFor(p *Poller, seconds int, poll pollState, what string) (at []int) {
 	for i := range seconds {
 		before := l.count(what)
@@ -121,18 +123,18 @@ func TestMissingLogBacksOff(t *testing.T) {
 				p, log := newLogPoller(in...)
 				got, want := log.pollFor(p, 250, pollState{}, noneFound), []int{0, 2, 6, 14, 30, 62, 122, 182, 242}
 				if !slices.Equal(got, want) {
-					t.Errorf("said after %v s, want %v", got, want)
+					t.Errorf("logged after %v s, want %v", got, want)
 				}
 				if n := log.count(hint); n != len(want) {
-					t.Errorf("%d hints, want one each time:\n%s", n, strings.Join(log.all, "\n"))
+					t.Errorf("%d hints, want one for each line:\n%s", n, strings.Join(log.all, "\n"))
 				}
 			})
 		})
 	}
 }
 
-// TestMissingLogSurvivesFlapping: each time that it is lost is said, or that it
-// is found again is not.
+// TestMissingLogSurvivesFlapping has workers that come and go. Some of the changes are logged,
+// and each "found" follows a "not found".
 func TestMissingLogSurvivesFlapping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, log := newLogPoller()
@@ -142,11 +144,11 @@ func TestMissingLogSurvivesFlapping(t *testing.T) {
 		}
 		lost, found := log.count(noneFound), log.count(someFound)
 		if lost < 10 || lost > 16 || found != lost {
-			t.Errorf("in ten minutes %d lines say that nothing is found, and %d that it is again; want as many, a dozen", lost, found)
+			t.Errorf("in ten minutes %d lines say that no endpoints are found, and %d that they are again; want a dozen of each", lost, found)
 		}
 		log.pollFor(p, 61, pollState{matched: true}, "")
 		if at := log.pollFor(p, 7, pollState{}, noneFound); !slices.Equal(at, []int{0, 2, 6}) {
-			t.Errorf("after a minute in which all was well it is said after %v s, want at once", at)
+			t.Errorf("after a minute with endpoints, it is logged after %v s, want at once", at)
 		}
 	})
 }
@@ -157,16 +159,16 @@ func TestMissingLogSilentWhileWorkersReconnect(t *testing.T) {
 		log.pollFor(p, 10, pollState{matched: true}, "")
 		p.updateReconnects(1, time.Now())
 		if at := log.pollFor(p, 8, pollState{}, noneFound); !slices.Equal(at, []int{5, 7}) {
-			t.Errorf("said %v s after NATS is back, want five and seven", at)
+			t.Errorf("logged %v s after NATS was connected again, want 5 and 7", at)
 		}
 		if log.count(someFound) > 0 {
-			t.Errorf("found, without a word that it was lost:\n%s", strings.Join(log.all, "\n"))
+			t.Errorf("the log says that endpoints are found, but not that they were missing:\n%s", strings.Join(log.all, "\n"))
 		}
 	})
 }
 
-// TestMissingLogSilentWhenRepliesDenied: the permission for them is revoked while it
-// waits for the first.
+// TestMissingLogSilentWhenRepliesDenied revokes the permission for replies while a poll waits
+// for them.
 func TestMissingLogSilentWhenRepliesDenied(t *testing.T) {
 	b := newPollerTest(t, fleet.Target{Component: "c", Name: "e"})
 	b.fleet.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})

@@ -125,15 +125,15 @@ func (p *Permissions) RecordDenial(subject string, publishing bool) (known, isNe
 
 // denyUnnamed marks the pending subscriptions as denied, or all of them if none is pending.
 func (p *Permissions) denyUnnamed() {
-	asked := false
+	anyPending := false
 	for _, perm := range p.all {
 		if perm.pending && !perm.publishes {
-			asked = true
+			anyPending = true
 			p.markDenied(perm)
 		}
 	}
 	for _, perm := range p.all {
-		if !asked && !perm.publishes {
+		if !anyPending && !perm.publishes {
 			p.markDenied(perm)
 		}
 	}

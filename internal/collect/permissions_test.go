@@ -11,7 +11,7 @@ import (
 
 const hitRateSubject, forwardPassSubject = "namespace.dynamo.kv-hit-rate", "namespace.dynamo.forward-pass-metrics"
 
-// access is an Access, and how it is told.
+// permissionsTest is a Permissions whose updates are recorded.
 type permissionsTest struct {
 	*Permissions
 	t     *testing.T
@@ -29,21 +29,22 @@ func newPermissionsTest(t *testing.T) *permissionsTest {
 	return a
 }
 
-// is compares whether NATS is up, how often that was told, and what is known and refused.
+// check compares whether NATS is up, how often OnUp was called, how many subjects are known, and
+// which are denied.
 func (a *permissionsTest) check(up bool, ups, known int, required, optional string) {
 	a.t.Helper()
 	n := &a.fleet.Diagnostics
 	got := fmt.Sprintln(a.fleet.Stats.NATS.Up(), a.ups, len(n.Subjects()), n.RefusedSubjects(true), n.RefusedSubjects(false))
 	if want := fmt.Sprintln(up, ups, known, "["+required+"]", "["+optional+"]"); got != want {
-		a.t.Errorf("up, times, subjects known, required and optional ones refused: %s, want %s", got, want)
+		a.t.Errorf("up, calls of OnUp, known subjects, denied required ones, denied optional ones: %s, want %s", got, want)
 	}
 }
 
-// refuse has the server refuse a subject, which is one of ours, and may be news.
+// deny records a denial of a subject that the program uses.
 func (a *permissionsTest) deny(subject string, publishing, isNew bool) {
 	a.t.Helper()
 	if known, got := a.RecordDenial(subject, publishing); !known || got != isNew {
-		a.t.Errorf("%s: known %v, news %v; want news: %v", subject, known, got, isNew)
+		a.t.Errorf("%s: known %v, new %v; want new: %v", subject, known, got, isNew)
 	}
 }
 
@@ -52,7 +53,7 @@ func TestPermissionsUpWhenRequiredSubjectsAllowed(t *testing.T) {
 	a := newPermissionsTest(t)
 	a.check(false, 0, 0, "", "")
 	a.SetConnected(true)
-	a.check(false, 0, 0, "", "") // the server may refuse them yet
+	a.check(false, 0, 0, "", "") // the server may still deny them
 	a.confirm()
 	a.check(true, 1, subscriptions, "", "")
 
@@ -66,17 +67,17 @@ func TestPermissionsUpWhenRequiredSubjectsAllowed(t *testing.T) {
 	a.ConfirmUse(hitRateSubject)
 	a.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject)
 	a.BeginUse(hitRateSubject)
-	a.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject) // it is not known before it is settled
+	a.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject) // not known before the use is confirmed
 	a.ConfirmUse(hitRateSubject)
 	a.check(true, 2, subscriptions, "", forwardPassSubject)
 	a.ConfirmUse(hitRateSubject)
-	a.deny(hitRateSubject, false, true) // revoked again
+	a.deny(hitRateSubject, false, true) // the permission is revoked again
 	a.check(false, 2, subscriptions, hitRateSubject, forwardPassSubject)
 
 	a.SetConnected(false)
 	a.check(false, 2, 0, "", "")
 	a.SetConnected(true)
-	a.deny(hitRateSubject, false, false) // as before
+	a.deny(hitRateSubject, false, false) // denied before, too
 	a.confirm()
 	a.check(false, 2, subscriptions, hitRateSubject, "")
 	a.SetConnected(false)
@@ -84,10 +85,10 @@ func TestPermissionsUpWhenRequiredSubjectsAllowed(t *testing.T) {
 	a.confirm()
 	a.check(true, 3, subscriptions, "", "")
 	if n := a.fleet.Stats.Failures(stats.PeerNATS); n != 6 {
-		t.Errorf("%d failures are counted, want one for each refusal", n)
+		t.Errorf("%d failures are counted, want one for each denial", n)
 	}
 	if n := a.log.Count("NATS grants a permission that it denied before"); n != 3 {
-		t.Errorf("said %d times that a permission is there again:\n%s", n, a.log)
+		t.Errorf("%d log lines say that a permission is granted again, want 3:\n%s", n, a.log)
 	}
 }
 
@@ -103,19 +104,19 @@ func TestPermissionsOfPublishingKnownAfterUse(t *testing.T) {
 	a.SetConnected(false)
 	a.SetConnected(true)
 	a.confirm()
-	a.check(false, 1, 10, statsSubject, "") // until it is tried again
+	a.check(false, 1, 10, statsSubject, "") // until it is used again
 	a.BeginUse(statsSubject)
 	a.ConfirmUse(statsSubject)
 	a.check(true, 2, 10, "", "")
 	a.deny("namespace.dynamo.l2c.backend.generate", true, true)
 	a.check(true, 2, 11, "", "namespace.dynamo.l2c.>")
-	a.Reset("namespace.dynamo.l2c.>") // nothing is published any more
+	a.Reset("namespace.dynamo.l2c.>") // nothing is published on it any more
 	a.check(true, 2, 10, "", "")
 	a.BeginUse(statsSubject)
 	a.deny("$SRV.STATS.dynamo_backend", true, true)
 	a.ConfirmUse(statsSubject)
 	a.check(false, 2, 10, statsSubject, "")
-	a.Reset(statsSubject) // no worker is left to be asked
+	a.Reset(statsSubject) // no worker is left to poll
 	a.check(true, 3, 9, "", "")
 	if known, _ := a.RecordDenial(hitRateSubject, true); known {
 		t.Error("nothing is published on the subject of hit rates")
@@ -125,15 +126,15 @@ func TestPermissionsOfPublishingKnownAfterUse(t *testing.T) {
 	}
 }
 
-// TestPermissionsDenialWithoutSubject, as of more subscriptions than there may be, is of what was
-// asked for, and else of any.
+// TestPermissionsDenialWithoutSubject has denials that name no subject, such as that of more
+// subscriptions than the limit. They mean the pending subscriptions, or else all.
 func TestPermissionsDenialWithoutSubject(t *testing.T) {
 	a := newPermissionsTest(t)
 	a.SetConnected(true)
 	a.confirm()
 	a.deny("", false, false)
 	if n := len(a.fleet.Diagnostics.RefusedSubjects(true)) + len(a.fleet.Diagnostics.RefusedSubjects(false)); n != 9 {
-		t.Errorf("%d subscriptions are in doubt, want all", n)
+		t.Errorf("%d subscriptions are denied, want all", n)
 	}
 	for _, s := range a.fleet.Diagnostics.Subjects() {
 		a.BeginUse(s.Name)
@@ -163,12 +164,11 @@ func TestPermissionsCoverWildcardSubjects(t *testing.T) {
 	}
 }
 
-// TestPermissionsNilDeniesNothing.
 func TestPermissionsNilDeniesNothing(t *testing.T) {
 	var a *Permissions
 	a.BeginUse(statsSubject)
 	a.ConfirmUse(statsSubject)
 	if a.Denied(statsSubject) {
-		t.Error("it refuses")
+		t.Error("a nil Permissions denies a subject")
 	}
 }

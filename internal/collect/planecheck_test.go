@@ -21,16 +21,16 @@ func TestPlaneCheckFindsMismatches(t *testing.T) {
 		channels []fleet.Channel
 		want     map[string]string
 	}{
-		"nobody":         {nil, nil},
+		"no channels":    {nil, nil},
 		"workers alone":  {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("c", worker, fleet.NATSPlane)}, nil},
 		"a router alone": {[]fleet.Channel{channel("c", router, fleet.ZMQPlane)}, nil},
-		"alike":          {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("c", router, fleet.ZMQPlane)}, nil},
-		"not alike": {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("c", router, fleet.NATSPlane)},
+		"the same":       {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("c", router, fleet.ZMQPlane)}, nil},
+		"different": {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("c", router, fleet.NATSPlane)},
 			map[string]string{"c": "workers on ZMQ, routers on NATS"}},
 		"one worker left behind": {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("c", worker, fleet.NATSPlane), channel("c", router, fleet.ZMQPlane)},
 			map[string]string{"c": "workers on NATS and ZMQ, routers on ZMQ"}},
-		"routers on both":         {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("c", router, fleet.NATSPlane), channel("c", router, fleet.ZMQPlane)}, nil},
-		"of different components": {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("d", router, fleet.NATSPlane)}, nil},
+		"routers on both":      {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("c", router, fleet.NATSPlane), channel("c", router, fleet.ZMQPlane)}, nil},
+		"different components": {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("d", router, fleet.NATSPlane)}, nil},
 		"a router of the namespace": {[]fleet.Channel{channel("c", worker, fleet.ZMQPlane), channel("", "kv-hit-rate", fleet.NATSPlane)},
 			map[string]string{"c": "workers on ZMQ, routers on NATS"}},
 		"a router of another namespace": {[]fleet.Channel{
@@ -40,7 +40,7 @@ func TestPlaneCheckFindsMismatches(t *testing.T) {
 			{Endpoint: fleet.Endpoint{Namespace: "n", Component: "c"}, Topic: worker, Plane: fleet.ZMQPlane},
 			{Endpoint: fleet.Endpoint{Namespace: "n"}, Topic: "kv-hit-rate", Plane: fleet.NATSPlane}},
 			map[string]string{"n/c": "workers on ZMQ, routers on NATS"}},
-		"a plane that is not known": {[]fleet.Channel{channel("c", worker, fleet.OtherPlane), channel("c", router, fleet.NATSPlane)}, nil},
+		"an unknown event plane": {[]fleet.Channel{channel("c", worker, fleet.OtherPlane), channel("c", router, fleet.NATSPlane)}, nil},
 	} {
 		known := make(planeCheck)
 		other := fleet.Some(channel("c", worker, fleet.BrokerPlane))
@@ -56,13 +56,13 @@ func TestPlaneCheckFindsMismatches(t *testing.T) {
 			known.apply([]fleet.ChannelChange{{Old: fleet.Some(ch)}})
 		}
 		if len(known) > 0 {
-			t.Errorf("%s: %d components are remembered when all is gone", name, len(known))
+			t.Errorf("%s: %d components are left after all channels were removed", name, len(known))
 		}
 	}
 }
 
-// TestPlaneCheckBoundsLogAndMismatches, nor the page: a few are named, and what is gone is
-// not remembered.
+// TestPlaneCheckBoundsLogAndMismatches has made-up components. The log names a few of them, and
+// components that are gone are forgotten.
 func TestPlaneCheckBoundsLogAndMismatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{}, 65_536, true)
@@ -79,17 +79,17 @@ func TestPlaneCheckBoundsLogAndMismatches(t *testing.T) {
 			t.Helper()
 			time.Sleep(3 * planeCheckInterval)
 			if got := f.Diagnostics.PlaneMismatches(); len(got) != want {
-				t.Errorf("%d components clash, want %d", len(got), want)
+				t.Errorf("%d mismatches, want %d", len(got), want)
 			}
 		}
 		put(0)
 		time.Sleep(9 * time.Second)
 		if n := len(f.Diagnostics.PlaneMismatches()); n != 0 {
-			t.Errorf("%d components clash as soon as they gather", n)
+			t.Errorf("%d mismatches before the check interval has passed", n)
 		}
 		time.Sleep(2 * time.Second)
 		if n := len(f.Diagnostics.PlaneMismatches()); n != 1 {
-			t.Errorf("%d components clash after 11 s, want one", n)
+			t.Errorf("%d mismatches after 11 s, want one", n)
 		}
 		for i := range 5000 {
 			put(i)
@@ -99,12 +99,12 @@ func TestPlaneCheckBoundsLogAndMismatches(t *testing.T) {
 			f.RemoveChannel(fmt.Sprint("router", i))
 		}
 		mismatches(0)
-		for i := range 5000 { // again and again
+		for i := range 5000 { // once more
 			put(i)
 		}
 		mismatches(100)
 		if n := journal.Count("\n"); n != 21 {
-			t.Errorf("%d lines are said, want 20 components and that there are more:\n%s", n, journal)
+			t.Errorf("%d lines are logged, want 20 components and that there are more:\n%s", n, journal)
 		}
 	})
 }

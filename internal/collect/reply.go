@@ -35,7 +35,7 @@ func (p *Poller) handleReply(m *nats.Msg) {
 	service := p.serviceOf(r.Service)
 	if service.lastPoll == 0 {
 		t.CountRejected(stats.StatsReply, stats.BadID)
-		p.Log.Debug("Ignored a stats reply of a service that was not asked", "service", r.Service)
+		p.Log.Debug("Ignored a stats reply of a service that was not polled", "service", r.Service)
 		return
 	}
 	p.reports = p.reports[:0]

@@ -16,8 +16,8 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestSchedulerDeadWorkersDelayNoOthers, be they dead from the start, or from some time on, all at
-// once, and whatever they do to those who ask.
+// TestSchedulerDeadWorkersDelayNoOthers has workers that do not respond, from the start or
+// later, at once or one by one, and in different ways.
 func TestSchedulerDeadWorkersDelayNoOthers(t *testing.T) {
 	t.Parallel()
 	for name, how := range map[string]behavior{"swallows": dropsPackets, "refuses": refuses, "accepts": hangs, "stalls": stalls} {
@@ -32,11 +32,11 @@ func TestSchedulerDeadWorkersDelayNoOthers(t *testing.T) {
 				w.setBehavior(responds, ids[dead:]...)
 				w.setBehavior(how, ids[:dead]...)
 				w.checkReads(21 * time.Second)
-				w.setBehavior(responds, ids[:dead]...) // all come back
+				w.setBehavior(responds, ids[:dead]...) // all recover
 				w.checkReads(11 * time.Second)
-				w.setBehavior(how, ids[many-dead:]...) // others die at once
+				w.setBehavior(how, ids[many-dead:]...) // others fail at once
 				w.checkReads(21 * time.Second)
-				for i := range dead { // and come back one by one, while others die
+				for i := range dead { // they recover one by one, while others fail
 					w.setBehavior(responds, ids[many-dead+i])
 					w.setBehavior(how, ids[i])
 					if i%100 == 0 {
@@ -46,7 +46,7 @@ func TestSchedulerDeadWorkersDelayNoOthers(t *testing.T) {
 				w.checkReads(21 * time.Second)
 				w.mu.Lock()
 				if w.maxDialing > 108 {
-					t.Errorf("%d are connected to at once, want at most 108", w.maxDialing)
+					t.Errorf("%d connections are dialed at the same time, want at most 108", w.maxDialing)
 				}
 				w.mu.Unlock()
 				for _, x := range w.fleet.Snapshot().Workers {
@@ -59,7 +59,8 @@ func TestSchedulerDeadWorkersDelayNoOthers(t *testing.T) {
 	}
 }
 
-// TestSchedulerDeadWorkersInLargeFleet, whose rounds are longer: within twice of those.
+// TestSchedulerDeadWorkersInLargeFleet has a fleet whose rounds are longer than the interval.
+// Each worker must be read every two rounds.
 func TestSchedulerDeadWorkersInLargeFleet(t *testing.T) {
 	t.Parallel()
 	const many, dead = 2000, 1800
@@ -72,8 +73,8 @@ func TestSchedulerDeadWorkersInLargeFleet(t *testing.T) {
 	})
 }
 
-// TestSchedulerReadsSlowWorkers among dead ones, and delay no other, however long a page
-// may take.
+// TestSchedulerReadsSlowWorkers has slow workers among dead ones. They are read, and delay no
+// others, whatever the timeout is.
 func TestSchedulerReadsSlowWorkers(t *testing.T) {
 	t.Parallel()
 	const many, slow, dead = 160, 20, 80
@@ -87,14 +88,14 @@ func TestSchedulerReadsSlowWorkers(t *testing.T) {
 					w.setBehavior(respondsSlowly, ids[:slow]...)
 					w.setBehavior(how, ids[slow:slow+dead]...)
 					w.checkReads(20 * time.Second)
-					w.setBehavior(how, ids[many-dead/2:]...) // others die at once
+					w.setBehavior(how, ids[many-dead/2:]...) // others fail at once
 					w.checkReads(30 * time.Second)
 					for range 8 {
 						w.checkReads(5 * time.Second)
 						w.mu.Lock()
 						for _, id := range ids[:slow] {
 							if ago := time.Since(w.lastRead[id]); ago > 10*time.Second && timeout > 300*time.Millisecond {
-								w.t.Errorf("a page that takes its time was read %s ago", ago)
+								w.t.Errorf("a slow worker was last read %s ago", ago)
 							}
 						}
 						w.mu.Unlock()
@@ -105,7 +106,8 @@ func TestSchedulerReadsSlowWorkers(t *testing.T) {
 	}
 }
 
-// TestSchedulerReadsVerySlowWorkersAmongDead, and delay no other: those that were read before.
+// TestSchedulerReadsVerySlowWorkersAmongDead has workers that were readable before, but take 12
+// s.
 func TestSchedulerReadsVerySlowWorkersAmongDead(t *testing.T) {
 	t.Parallel()
 	const many, dead = 130, 100
@@ -118,15 +120,16 @@ func TestSchedulerReadsVerySlowWorkersAmongDead(t *testing.T) {
 		for range 60 {
 			w.checkReads(5 * time.Second)
 			for _, id := range ids[:4] {
-				if ago := time.Since(w.readTime(id)); ago > 25*time.Second { // twice what it takes
-					w.t.Fatalf("a page that takes long was read %s ago", ago)
+				if ago := time.Since(w.readTime(id)); ago > 25*time.Second { // twice its duration
+					w.t.Fatalf("a very slow worker was last read %s ago", ago)
 				}
 			}
 		}
 	})
 }
 
-// TestSchedulerBoundsLongScrapes: those that go on when two seconds have passed.
+// TestSchedulerBoundsLongScrapes checks how many scrapes run for longer than two seconds, of
+// workers that were never readable.
 func TestSchedulerBoundsLongScrapes(t *testing.T) {
 	t.Parallel()
 	runMetricsNetworkWith(t, 100, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *metricsNetwork) {
@@ -137,39 +140,30 @@ func TestSchedulerBoundsLongScrapes(t *testing.T) {
 			w.mu.Lock()
 			old := 0
 			for began, n := range w.waiting {
-				if time.Since(began) > 2200*time.Millisecond { // with the tenth of a second before
+				if time.Since(began) > 2200*time.Millisecond { // two seconds after the 0.1 s in a quick slot
 					old += n
 				}
 			}
 			w.mu.Unlock()
-			if old != 4 { // the other places are for pages that were read before
-				w.t.Fatalf("%d answers are waited for for longer than 2 s, want 4", old)
+			if old != 4 { // the other long slots are for readable workers
+				w.t.Fatalf("%d scrapes have run for longer than 2 s, want 4", old)
 			}
 		}
 	})
-	synctest.Test(t, func(t *testing.T) { // of pages that were
-		s := &Scraper{Fleet: fleet.New(fleet.Target{}, 1000, true), Interval: time.Second, Timeout: time.Minute, Log: slog.New(slog.DiscardHandler)}
-		waiting := hangDials(s, func() {})
-		ctx, stop := context.WithCancel(t.Context())
-		quick, slow, long, _ := scrapeLimits(0)
-		r := newScheduler(s, quick, slow, long)
-		for i := range 50 {
-			x := &target{url: fmt.Sprintf("http://%d/", i), readable: true, duration: 3 * time.Second}
-			r.byURL[x.url] = x
-			r.schedule(ctx, x)
-		}
+}
+
+// TestSchedulerBoundsSlowScrapes has many slow workers that were readable before.
+func TestSchedulerBoundsSlowScrapes(t *testing.T) {
+	t.Parallel()
+	runHangingScheduler(t, time.Minute, target{readable: true, duration: 3 * time.Second}, 50, func(_ context.Context, _ *scheduler, _, running *atomic.Int64) {
 		synctest.Wait()
-		if n := waiting.Load(); n != 8 {
-			t.Errorf("%d pages that take long are waited for, want 8", n)
+		if n := running.Load(); n != 8 {
+			t.Errorf("%d slow scrapes are running, want 8", n)
 		}
-		stop()
-		r.running.Wait()
-		s.client.CloseIdleConnections()
-		time.Sleep(time.Minute)
 	})
 }
 
-// TestSchedulerPrunesRemovedTargets, however long it takes until places become free.
+// TestSchedulerPrunesRemovedTargets removes workers whose targets wait for a slot.
 func TestSchedulerPrunesRemovedTargets(t *testing.T) {
 	r := newScheduler(&Scraper{Fleet: fleet.New(fleet.Target{}, 10, true)}, 1, 1, 1)
 	stays := &target{url: "stays"}
@@ -188,18 +182,19 @@ func TestSchedulerPrunesRemovedTargets(t *testing.T) {
 		}
 	}
 	if left != 1 {
-		t.Errorf("%d pages wait, want 1", left)
+		t.Errorf("%d targets wait, want 1", left)
 	}
 	r.refreshTargets()
 	if left := r.queues[slowQueue].waiting[1]; len(left) > 0 {
-		t.Error("a page waits that no worker has")
+		t.Error("a target waits that no worker has")
 	}
 }
 
-// TestSchedulerStretchesRoundsWithoutForgetting, and nothing is forgotten because of that.
+// TestSchedulerStretchesRoundsWithoutForgetting has more slow workers than slots. Rounds get
+// longer, and no load expires because of that.
 func TestSchedulerStretchesRoundsWithoutForgetting(t *testing.T) {
 	t.Parallel()
-	const many = 500 // of 0.3 s each: one and a half seconds of 100 places, where one is the interval
+	const many = 500 // 0.3 s each: 1.5 s for 100 slots, longer than the interval
 	runMetricsNetwork(t, many, time.Second, func(w *metricsNetwork) {
 		ids := shuffled(many, 5)
 		w.setBehavior(respondsSlowly, ids...)
@@ -218,7 +213,7 @@ func TestSchedulerStretchesRoundsWithoutForgetting(t *testing.T) {
 	})
 }
 
-// TestSchedulerReadsSlowWorkerOncePerRound a round, and not twice because it is slow.
+// TestSchedulerReadsSlowWorkerOncePerRound checks that a slow worker gets no second request.
 func TestSchedulerReadsSlowWorkerOncePerRound(t *testing.T) {
 	t.Parallel()
 	runMetricsNetwork(t, 10, 5*time.Second, func(w *metricsNetwork) {
@@ -227,12 +222,13 @@ func TestSchedulerReadsSlowWorkerOncePerRound(t *testing.T) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.requests > 110 {
-			t.Errorf("%d requests in 10 rounds of 10 pages", w.requests)
+			t.Errorf("%d requests in 10 rounds with 10 workers", w.requests)
 		}
 	})
 }
 
-// TestScraperRecordsSharedMetricsOnce through, and not once more for each of them.
+// TestScraperRecordsSharedMetricsOnce has 20,000 workers with the same URL. It would take too
+// long if the metrics were searched once for each worker.
 func TestScraperRecordsSharedMetricsOnce(t *testing.T) {
 	const many = 20_000
 	f := fleet.New(fleet.Target{}, many, true)
@@ -243,7 +239,7 @@ func TestScraperRecordsSharedMetricsOnce(t *testing.T) {
 	}
 	f.Sync(all)
 	s := &Scraper{Fleet: f, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}
-	values := []wire.WorkerMetrics{{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some[uint64](9)}}}} // no worker's
+	values := []wire.WorkerMetrics{{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some[uint64](9)}}}} // names no worker
 	for id := range uint64(many) {
 		of := wire.WorkerMetrics{Worker: fleet.Some(1 + id), ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some(1 + id)}}}
 		other := of
@@ -260,8 +256,8 @@ func TestScraperRecordsSharedMetricsOnce(t *testing.T) {
 	}
 }
 
-// TestSchedulerBoundsScrapes: in how many there are at once, how long they take, and how many
-// connections are kept.
+// TestSchedulerBoundsScrapes checks how long scrapes take at most, and how many connections are
+// kept.
 func TestSchedulerBoundsScrapes(t *testing.T) {
 	t.Parallel()
 	runMetricsNetwork(t, 300, 5*time.Second, func(w *metricsNetwork) {
@@ -278,58 +274,50 @@ func TestSchedulerBoundsScrapes(t *testing.T) {
 		time.Sleep(12 * time.Second)
 		w.mu.Lock()
 		if w.longestDial != 500*time.Millisecond {
-			t.Errorf("a connection is tried for %s, want half a second", w.longestDial)
+			t.Errorf("a dial takes %s, want half a second", w.longestDial)
 		}
 		w.mu.Unlock()
 		w.setBehavior(hangs, ids...)
 		time.Sleep(12 * time.Second)
 		w.mu.Lock()
 		if w.longestWait != 2*time.Second {
-			t.Errorf("an answer is waited for for %s, want 2 s", w.longestWait)
+			t.Errorf("a response takes %s, want 2 s", w.longestWait)
 		}
 		w.mu.Unlock()
 	})
-	synctest.Test(t, func(t *testing.T) { // all at once
-		dialling := make(chan struct{}, 1000)
-		s := &Scraper{Fleet: fleet.New(fleet.Target{}, 1000, true), Interval: time.Second, Log: slog.New(slog.DiscardHandler)}
-		waiting := hangDials(s, func() { dialling <- struct{}{} })
-		ctx, stop := context.WithCancel(t.Context())
-		quick, slow, long, _ := scrapeLimits(0)
-		r := newScheduler(s, quick, slow, long)
-		for i := range 500 {
-			x := &target{url: fmt.Sprintf("http://%d/", i)}
-			r.byURL[x.url] = x
-			r.schedule(ctx, x)
-		}
-		for at, want := range []int{100, 200} {
+}
+
+// TestSchedulerBoundsQuickScrapes schedules many workers that do not respond. A tenth of a second
+// later, others get the quick slots.
+func TestSchedulerBoundsQuickScrapes(t *testing.T) {
+	t.Parallel()
+	runHangingScheduler(t, 0, target{}, 500, func(ctx context.Context, r *scheduler, started, running *atomic.Int64) {
+		for at, want := range []int64{100, 200} {
 			synctest.Wait()
-			now := 100 + min(at, 1)*8 // of those before eight go on among the slow ones
-			if n := len(dialling); n != want || int(waiting.Load()) != now {
-				t.Errorf("after %d tenths of a second %d pages were asked for, and %d are waited for, want %d and %d", at, n, waiting.Load(), want, now)
+			now := int64(100 + min(at, 1)*8) // eight of the first ones continue in slow slots
+			if started.Load() != want || running.Load() != now {
+				t.Errorf("after %d tenths of a second %d scrapes were started and %d are running, want %d and %d", at, started.Load(), running.Load(), want, now)
 			}
 			r.runUntil(ctx, time.Now().Add(100*time.Millisecond+time.Millisecond))
 		}
-		stop()
-		r.running.Wait()
-		s.client.CloseIdleConnections()
-		time.Sleep(time.Minute)
 	})
 }
 
-// TestSchedulerRoundsGrowWithTargets, and where there are not places enough, up to sixteen times.
+// TestSchedulerRoundsGrowWithTargets checks that rounds grow with the number of targets, and up
+// to sixteen times where there are not enough slots.
 func TestSchedulerRoundsGrowWithTargets(t *testing.T) {
 	s := &Scraper{Fleet: fleet.New(fleet.Target{}, 10, true), Interval: 5 * time.Second}
 	r := newScheduler(s, 1, 1, 1)
-	length := func(pages int, want time.Duration) {
+	length := func(targets int, want time.Duration) {
 		t.Helper()
-		if got := r.nextRoundLength(pages); got != want {
-			t.Errorf("a round of %d pages has %s, want %s", pages, got, want)
+		if got := r.nextRoundLength(targets); got != want {
+			t.Errorf("a round of %d targets takes %s, want %s", targets, got, want)
 		}
 	}
 	length(1000, 5*time.Second)
 	length(10_000, 10*time.Second)
 	x := &target{url: "a", readable: true}
-	r.enqueue(x, quickQueue) // one that could be read waits
+	r.enqueue(x, quickQueue) // a readable target waits
 	for _, stretch := range []time.Duration{2, 4, 8, 16, 16, 16} {
 		length(1000, stretch*5*time.Second)
 	}
@@ -337,21 +325,28 @@ func TestSchedulerRoundsGrowWithTargets(t *testing.T) {
 	for _, stretch := range []time.Duration{8, 4, 2, 1, 1} {
 		length(1000, stretch*5*time.Second)
 	}
-	r.enqueue(&target{url: "b"}, quickQueue) // one that could not
+	r.enqueue(&target{url: "b"}, quickQueue) // a target that is not readable
 	length(1000, 5*time.Second)
+}
+
+// TestSchedulerQuickTimeoutFollowsDurations checks that the timeout is three times the median of the
+// last round, within its bounds.
+func TestSchedulerQuickTimeoutFollowsDurations(t *testing.T) {
+	s := &Scraper{Fleet: fleet.New(fleet.Target{}, 10, true)}
+	r := newScheduler(s, 1, 1, 1)
 	const ms = time.Millisecond
 	for _, c := range []struct{ interval, timeout, usual, want time.Duration }{
 		{5000 * ms, 0, ms, 100 * ms}, {5000 * ms, 0, 60 * ms, 180 * ms}, {5000 * ms, 0, 900 * ms, 1000 * ms},
-		{5000 * ms, 100 * ms, 60 * ms, 100 * ms}, // as long as it may take at all
+		{5000 * ms, 100 * ms, 60 * ms, 100 * ms}, // not longer than the timeout
 		{5000 * ms, 4000 * ms, 900 * ms, 2000 * ms},
-		{5000 * ms, time.Minute, 9000 * ms, 2500 * ms}, // half of the interval, however long it may take
-		{1000 * ms, time.Minute, 9000 * ms, 1000 * ms}, // but a second
+		{5000 * ms, time.Minute, 9000 * ms, 2500 * ms}, // at most half of the interval
+		{1000 * ms, time.Minute, 9000 * ms, 1000 * ms}, // but at least a second
 	} {
 		s.Interval, s.Timeout = c.interval, c.timeout
 		r.durations = []time.Duration{time.Minute, c.usual, 0}
 		r.nextRoundLength(1)
 		if r.quickTimeout != c.want {
-			t.Errorf("each %s, with a timeout of %s: where a page takes %s it has its place for %s, want %s", c.interval, c.timeout, c.usual, r.quickTimeout, c.want)
+			t.Errorf("interval %s, timeout %s, usual duration %s: the quick timeout is %s, want %s", c.interval, c.timeout, c.usual, r.quickTimeout, c.want)
 		}
 	}
 }
@@ -367,17 +362,34 @@ func TestScrapeLimitsTakeQuarterOfDescriptors(t *testing.T) {
 	}
 }
 
-// hangs has every connection of the Scraper hang until its attempt is given up. It returns how
-// many do; dials is called for each.
-func hangDials(s *Scraper, dials func()) *atomic.Int64 {
-	waiting := new(atomic.Int64)
-	s.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		dials()
-		waiting.Add(1)
-		defer waiting.Add(-1)
-		<-ctx.Value(dialStateKey{}).(context.Context).Done()
-		return nil, ctx.Err()
-	}}}
-	s.readers.New = func() any { return new(metricsReader) }
-	return waiting
+// runHangingScheduler schedules copies of a target, and runs test while every dial hangs until its
+// attempt is cancelled. started and running count the dials.
+func runHangingScheduler(t *testing.T, timeout time.Duration, like target, targets int, test func(ctx context.Context, r *scheduler, started, running *atomic.Int64)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		var started, running atomic.Int64
+		s := &Scraper{Fleet: fleet.New(fleet.Target{}, 1000, true), Interval: time.Second, Timeout: timeout, Log: slog.New(slog.DiscardHandler)}
+		s.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			started.Add(1)
+			running.Add(1)
+			defer running.Add(-1)
+			<-ctx.Value(dialStateKey{}).(context.Context).Done()
+			return nil, ctx.Err()
+		}}}
+		s.readers.New = func() any { return new(metricsReader) }
+		ctx, stop := context.WithCancel(t.Context())
+		quick, slow, long, _ := scrapeLimits(0)
+		r := newScheduler(s, quick, slow, long)
+		for i := range targets {
+			x := like
+			x.url = fmt.Sprintf("http://%d/", i)
+			r.byURL[x.url] = &x
+			r.schedule(ctx, &x)
+		}
+		test(ctx, r, &started, &running)
+		stop()
+		r.running.Wait()
+		s.client.CloseIdleConnections()
+		time.Sleep(time.Minute)
+	})
 }

@@ -23,21 +23,21 @@ func TestScrapedLoadOutlivesTwoFailures(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		if errs := w.fleet.Stats.Scrapes(stats.ScrapeError); errs != 2 {
-			t.Errorf("the load is gone after %d failures, want it gone before the third", errs)
+			t.Errorf("the load is gone after %d counted failures, want 2", errs)
 		}
 		if x := worker(); x.Up || !x.Listed {
-			t.Errorf("the worker is shown as %+v, want silent", x)
+			t.Errorf("the worker is %+v, want silent", x)
 		}
 		w.setBehavior(responds, 1)
 		time.Sleep(10 * time.Second)
 		if got := worker().Load.V; got != blocksLoad(1) {
-			t.Errorf("the worker has %+v when its page is back", got)
+			t.Errorf("the worker has %+v after it has recovered", got)
 		}
 	})
 }
 
-// TestScrapedLoadStaysForTwoRounds, and for three at most, whenever in a round a page is
-// read, and however long rounds are.
+// TestScrapedLoadStaysForTwoRounds checks that the load of a worker that cannot be scraped any
+// more is kept for two rounds, and for three at most, whenever in a round it is read.
 func TestScrapedLoadStaysForTwoRounds(t *testing.T) {
 	t.Parallel()
 	for _, interval := range []time.Duration{time.Second, 5 * time.Second, time.Minute} {
@@ -52,7 +52,7 @@ func TestScrapedLoadStaysForTwoRounds(t *testing.T) {
 						read[id] = w.readTime(id)
 					}
 					w.setBehavior(how, ids...)
-					const tick = 100 * time.Millisecond // of the Fleet's clock
+					const tick = 100 * time.Millisecond // the step of the Fleet's clock
 					step := interval / 20
 					for range 4 * 20 {
 						for _, x := range w.fleet.Snapshot().Workers {
@@ -64,7 +64,7 @@ func TestScrapedLoadStaysForTwoRounds(t *testing.T) {
 					}
 					for _, id := range ids {
 						if gone[id] < 2*interval-tick || gone[id] > 3*interval+2*step+tick {
-							t.Errorf("what worker %d has said is gone after %s, want two or three times %s", id, gone[id], interval)
+							t.Errorf("the load of worker %d is gone after %s, want two or three times %s", id, gone[id], interval)
 						}
 					}
 				})
@@ -83,17 +83,17 @@ func TestScraperStopsWhenWorkerLeaves(t *testing.T) {
 		for _, id := range leave {
 			w.fleet.Deregister(fmt.Sprint(id-1), fleet.Instance{Endpoint: backendEndpoint, ID: id})
 		}
-		time.Sleep(5 * time.Second)     // the round that knew of them is over
-		w.setBehavior(responds, ids...) // and forgets when they were read
+		time.Sleep(5 * time.Second)     // the round in which they left is over
+		w.setBehavior(responds, ids...) // resets the read times
 		time.Sleep(10 * time.Second)
 		for _, id := range leave {
 			if at := w.readTime(id); !at.IsZero() {
-				t.Errorf("worker %d, which has left, was asked %s ago", id, time.Since(at))
+				t.Errorf("worker %d, which has left, was scraped %s ago", id, time.Since(at))
 			}
 		}
 		for _, id := range stay {
 			if w.readTime(id).IsZero() {
-				t.Errorf("worker %d is asked no more", id)
+				t.Errorf("worker %d is not scraped any more", id)
 			}
 		}
 		if n := len(w.fleet.Snapshot().Workers); n != len(stay) {
@@ -119,13 +119,13 @@ func TestScraperWaitsForRegistry(t *testing.T) {
 func TestScrapePhaseIsUniform(t *testing.T) {
 	t.Parallel()
 	const tenths = 10
-	var pages [tenths]int
+	var counts [tenths]int
 	for i := range 10_000 {
-		pages[int(scrapePhase(fmt.Sprintf("http://192.0.2.%d:%d/metrics", i%250, 9000+i/250))*tenths)]++
+		counts[int(scrapePhase(fmt.Sprintf("http://192.0.2.%d:%d/metrics", i%250, 9000+i/250))*tenths)]++
 	}
-	for i, n := range pages {
+	for i, n := range counts {
 		if n < 850 || n > 1150 {
-			t.Errorf("%d of 10,000 pages are read in the tenth %d of a round", n, i)
+			t.Errorf("%d of 10,000 workers are scraped in tenth %d of a round", n, i)
 		}
 	}
 }

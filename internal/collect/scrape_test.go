@@ -25,8 +25,8 @@ import (
 
 var backendEndpoint = fleet.Endpoint{Component: "backend", Name: "generate"}
 
-// farm is a Fleet whose workers all have their pages on one server, each at a path of its
-// own: its id in hexadecimal.
+// metricsServer is a Fleet, and a server with the metrics of all its workers, each at the path
+// of its id in hexadecimal.
 type metricsServer struct {
 	t      *testing.T
 	fleet  *fleet.Fleet
@@ -34,14 +34,14 @@ type metricsServer struct {
 	log    bytes.Buffer
 
 	mu        sync.Mutex
-	pages     map[uint64]http.HandlerFunc
+	handlers  map[uint64]http.HandlerFunc
 	requests  map[uint64]int
-	active    int // requests that are being answered
-	maxActive int // of them at once
+	active    int // requests in progress
+	maxActive int
 }
 
 func newMetricsServer(t *testing.T) *metricsServer {
-	f := &metricsServer{t: t, fleet: fleet.New(fleet.Target{}, 1000, true), pages: make(map[uint64]http.HandlerFunc), requests: make(map[uint64]int)}
+	f := &metricsServer{t: t, fleet: fleet.New(fleet.Target{}, 1000, true), handlers: make(map[uint64]http.HandlerFunc), requests: make(map[uint64]int)}
 	f.fleet.Sync(fleet.Listing{})
 	f.server = httptest.NewServer(f)
 	t.Cleanup(f.server.Close)
@@ -52,26 +52,26 @@ func (f *metricsServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var id uint64
 	fmt.Sscanf(r.URL.Path, "/%x", &id)
 	f.mu.Lock()
-	page := f.pages[id]
+	handler := f.handlers[id]
 	f.requests[id]++
 	f.active++
 	f.maxActive = max(f.maxActive, f.active)
 	f.mu.Unlock()
-	page(w, r)
+	handler(w, r)
 	f.mu.Lock()
 	f.active--
 	f.mu.Unlock()
 }
 
-// join registers a worker that has this page.
-func (f *metricsServer) register(id uint64, page http.HandlerFunc) {
+// register registers a worker whose metrics the handler serves.
+func (f *metricsServer) register(id uint64, handler http.HandlerFunc) {
 	f.mu.Lock()
-	f.pages[id] = page
+	f.handlers[id] = handler
 	f.mu.Unlock()
 	f.fleet.Register("", fleet.Instance{Endpoint: backendEndpoint, ID: id}, fleet.Registration{Publishes: true})
 }
 
-// scrape scrapes until the end of the test.
+// scrape runs a Scraper until the test ends.
 func (f *metricsServer) scrape(change func(*Scraper)) {
 	s := &Scraper{
 		Fleet: f.fleet, Namespaces: "dynamo", Interval: 100 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&f.log, nil)),
@@ -85,13 +85,13 @@ func (f *metricsServer) scrape(change func(*Scraper)) {
 	b.run(func(ctx context.Context) error {
 		for ctx.Err() == nil {
 			f.fleet.Advance(time.Now())
-			time.Sleep(time.Millisecond) // the clock's steps
+			time.Sleep(time.Millisecond) // the step of the Fleet's clock
 		}
 		return nil
 	})
 }
 
-// shows waits until the workers have these loads, by their ids; those without one have none.
+// waitLoads waits until the workers have these loads, by id, and the others have none.
 func (f *metricsServer) waitLoads(want map[uint64]fleet.Load) {
 	f.t.Helper()
 	testutil.Until(f.t, func() error {
@@ -104,14 +104,14 @@ func (f *metricsServer) waitLoads(want map[uint64]fleet.Load) {
 	})
 }
 
-// scraped waits until the worker's page was asked for so often.
+// waitRequests waits until a worker's metrics were requested so often.
 func (f *metricsServer) waitRequests(id uint64, times int) {
 	f.t.Helper()
 	testutil.Until(f.t, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.requests[id] < times {
-			return fmt.Errorf("worker %d was asked %d times, want %d", id, f.requests[id], times)
+			return fmt.Errorf("worker %d was scraped %d times, want %d", id, f.requests[id], times)
 		}
 		return nil
 	})
@@ -126,7 +126,7 @@ func (f *metricsServer) checkResults(want map[stats.ScrapeResult]bool) {
 	}
 }
 
-// text is a page of this text.
+// textHandler responds with a text.
 func textHandler(s string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -134,7 +134,7 @@ func textHandler(s string) http.HandlerFunc {
 	}
 }
 
-// blocks is a page of so many blocks in use of a thousand.
+// blocksHandler responds with the metrics of a worker with n of 1,000 blocks in use.
 func blocksHandler(n int) http.HandlerFunc {
 	return textHandler(fmt.Sprintf("trtllm_kv_cache_used_blocks %d\ntrtllm_kv_cache_max_blocks 1000\ntrtllm_kv_cache_utilization 0.5\n", n))
 }
@@ -143,10 +143,10 @@ func blocksLoad(n uint64) fleet.Load {
 	return fleet.Load{KVActive: fleet.Some(n), KVTotal: fleet.Some[uint64](1000), CacheUsage: fleet.Some(0.5)}
 }
 
-// stall answers nothing until the client has gone.
+// hang responds with nothing until the client disconnects.
 func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// captured is a page of wire's testdata.
+// captureHandler responds with a file of wire's testdata.
 func captureHandler(t *testing.T, path string) http.HandlerFunc {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "wire", "testdata", path))
@@ -166,14 +166,14 @@ func TestScraperRecordsWorkerMetrics(t *testing.T) {
 	f.scrape(nil)
 	f.waitLoads(map[uint64]fleet.Load{
 		1: blocksLoad(40),
-		0x6a6ca214c850b02e: { // the sum of two ranks
+		0x6a6ca214c850b02e: { // the sums of two ranks
 			KVActive: n(3224 + 1), KVTotal: n(2 * 12894), Waiting: n(5), CacheUsage: fleet.Some((0.25 + 8.34e-05) / 2), HitRate: fleet.Some(451475.0 / 1805903),
 		},
 	})
-	f.waitRequests(2, 2) // the first has been booked
+	f.waitRequests(2, 2) // the first scrape has been recorded
 	f.checkResults(map[stats.ScrapeResult]bool{stats.ScrapeOK: true, stats.ScrapeEmpty: true})
 	if got := f.fleet.Stats.Rejected(stats.WorkerMetrics, stats.BadID); got != 0 {
-		t.Errorf("%d pages are of others", got)
+		t.Errorf("%d responses are rejected, want none", got)
 	}
 }
 
@@ -189,7 +189,7 @@ func TestScraperSkipsWorkersWithCompleteLoad(t *testing.T) {
 			f.fleet.RecordLoad(fleet.Origin{Endpoint: backendEndpoint, Worker: 2}, fleet.FromLoadEvent, whole)
 			f.scrape(func(s *Scraper) { s.AllWorkers = all })
 			want := whole
-			want.CacheUsage = fleet.Some(0.5) // of the blocks
+			want.CacheUsage = fleet.Some(0.5) // from the number of blocks
 			if all {
 				want.CacheUsage = fleet.Some(0.25)
 			}
@@ -197,16 +197,16 @@ func TestScraperSkipsWorkersWithCompleteLoad(t *testing.T) {
 			f.waitRequests(1, 3)
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			if asked := f.requests[2]; asked > 0 != all {
-				t.Errorf("the worker whose load is whole was asked %d times", asked)
+			if times := f.requests[2]; times > 0 != all {
+				t.Errorf("the worker with a complete load was scraped %d times", times)
 			}
 		})
 	}
 }
 
-// TestScraperBadWorkersDoNotAffectGoodOne has one that stalls, one that stalls in the middle,
-// one that sends 100 MB, garbage, a gzip bomb, gzip that breaks, a redirect, headers
-// without end, an error, and one that hangs up.
+// TestScraperBadWorkersDoNotAffectGoodOne has workers that stall before or in the response, send
+// 100 MB, garbage, a gzip bomb, broken gzip, a redirect, long headers or an error, and one that
+// closes the connection.
 func TestScraperBadWorkersDoNotAffectGoodOne(t *testing.T) {
 	t.Parallel()
 	f := newMetricsServer(t)
@@ -264,34 +264,34 @@ func TestScraperBadWorkersDoNotAffectGoodOne(t *testing.T) {
 		blocksHandler(12)(w, r)
 	})
 	f.register(13, textHandler(strings.Repeat("vllm:num_requests_running{engine=\"0\"} 1\n", 20_000)))
-	f.scrape(func(s *Scraper) { s.Interval = time.Second }) // so that two cores can read the large ones, too
+	f.scrape(func(s *Scraper) { s.Interval = time.Second }) // enough for two cores to read the large responses
 	for id := range uint64(13) {
 		f.waitRequests(1+id, 2)
 	}
 	f.waitRequests(1, 5)
-	seen := false // a slow machine may need longer for the good page than its load is kept
+	seen := false // on a slow machine the good load may expire between two scrapes
 	testutil.Until(t, func() error {
 		for _, w := range f.fleet.Snapshot().Workers {
 			switch {
 			case w.ID.Lease != 1 && w.Load.OK:
-				t.Fatalf("worker %d has %+v of a page that is bad", w.ID.Lease, w.Load)
+				t.Fatalf("worker %d has %+v from a bad response", w.ID.Lease, w.Load)
 			case w.ID.Lease == 1:
 				seen = seen || w.Load.V.KVActive.V >= 4
 			}
 		}
 		if !seen {
-			return errors.New("worker 1, whose page is good, has no load")
+			return errors.New("worker 1, which is good, has no load")
 		}
 		for reason, least := range map[stats.Reason]uint64{stats.TooLarge: 3, stats.BadText: 1} {
 			if got := f.fleet.Stats.Rejected(stats.WorkerMetrics, reason); got < least {
-				return fmt.Errorf("%d pages rejected for %s, want %d", got, reason, least)
+				return fmt.Errorf("%d responses rejected for %s, want at least %d", got, reason, least)
 			}
 		}
 		return nil
 	})
 	f.checkResults(map[stats.ScrapeResult]bool{stats.ScrapeOK: true, stats.ScrapeError: true})
-	if said := strings.Count(f.log.String(), "level=WARN"); said != 1 {
-		t.Errorf("the log warns %d times, want once:\n%s", said, f.log.String())
+	if warnings := strings.Count(f.log.String(), "level=WARN"); warnings != 1 {
+		t.Errorf("the log warns %d times, want once:\n%s", warnings, f.log.String())
 	}
 }
 
@@ -300,11 +300,11 @@ func TestScraperRequestsGzipForLargeMetrics(t *testing.T) {
 	f := newMetricsServer(t)
 	long := strings.Repeat("x 1\n", 64<<10/4)
 	var mu sync.Mutex
-	asked := make(map[string][]string)
-	page := func(name, more string) http.HandlerFunc {
+	encodings := make(map[string][]string)
+	handler := func(name, more string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			mu.Lock()
-			asked[name] = append(asked[name], r.Header.Get("Accept-Encoding"))
+			encodings[name] = append(encodings[name], r.Header.Get("Accept-Encoding"))
 			mu.Unlock()
 			if r.Header.Get("Accept-Encoding") != "gzip" {
 				io.WriteString(w, more+"vllm:num_requests_waiting 1\n")
@@ -316,8 +316,8 @@ func TestScraperRequestsGzipForLargeMetrics(t *testing.T) {
 			io.WriteString(z, more+"vllm:num_requests_waiting 2\n")
 		}
 	}
-	f.register(1, page("short", ""))
-	f.register(2, page("long", long))
+	f.register(1, handler("short", ""))
+	f.register(2, handler("long", long))
 	f.scrape(nil)
 	f.waitRequests(1, 3)
 	f.waitRequests(2, 3)
@@ -325,11 +325,11 @@ func TestScraperRequestsGzipForLargeMetrics(t *testing.T) {
 	f.waitLoads(map[uint64]fleet.Load{1: {Waiting: n(1)}, 2: {Waiting: n(2)}})
 	mu.Lock()
 	defer mu.Unlock()
-	if got := strings.Join(asked["short"][:3], " "); got != "identity identity identity" {
-		t.Errorf("the short page was asked for in %s", got)
+	if got := strings.Join(encodings["short"][:3], " "); got != "identity identity identity" {
+		t.Errorf("the short response was requested in %s", got)
 	}
-	if got := strings.Join(asked["long"][:3], " "); got != "identity gzip gzip" {
-		t.Errorf("the long page was asked for in %s", got)
+	if got := strings.Join(encodings["long"][:3], " "); got != "identity gzip gzip" {
+		t.Errorf("the long response was requested in %s", got)
 	}
 }
 
@@ -346,18 +346,19 @@ func TestScraperIgnoresMetricsOfOtherWorker(t *testing.T) {
 	}
 	f.waitLoads(map[uint64]fleet.Load{3: {Waiting: fleet.Some[uint64](5)}})
 	if got := f.fleet.Stats.Rejected(stats.WorkerMetrics, stats.BadID); got < 4 {
-		t.Errorf("%d pages are of others, want at least 4", got)
+		t.Errorf("%d responses are rejected, want at least 4", got)
 	}
 }
 
-// TestScraperSharedMetricsNeedWorkerID, as on that of several workers in a process.
+// TestScraperSharedMetricsNeedWorkerID has several workers in one process, with the same URL.
+// Only metrics that name their worker are recorded.
 func TestScraperSharedMetricsNeedWorkerID(t *testing.T) {
 	t.Parallel()
 	f := newMetricsServer(t)
-	page := textHandler("sglang:token_usage 0.5\n" + `vllm:num_requests_waiting{worker_id="1"} 5` + "\n" + `vllm:num_requests_waiting{worker_id="2"} 6`)
-	f.register(1, page)
-	f.register(2, page)
-	f.register(3, page)
+	handler := textHandler("sglang:token_usage 0.5\n" + `vllm:num_requests_waiting{worker_id="1"} 5` + "\n" + `vllm:num_requests_waiting{worker_id="2"} 6`)
+	f.register(1, handler)
+	f.register(2, handler)
+	f.register(3, handler)
 	f.scrape(func(s *Scraper) { s.URL = func(fleet.ScrapeTarget) string { return f.server.URL + "/1" } })
 	n := fleet.Some[uint64]
 	f.waitLoads(map[uint64]fleet.Load{1: {Waiting: n(5)}, 2: {Waiting: n(6)}})
@@ -365,7 +366,7 @@ func TestScraperSharedMetricsNeedWorkerID(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.requests[2]+f.requests[3] > 0 {
-		t.Errorf("asked for %v", f.requests)
+		t.Errorf("requests %v, want only those for /1", f.requests)
 	}
 	f.checkResults(map[stats.ScrapeResult]bool{stats.ScrapeOK: true})
 }

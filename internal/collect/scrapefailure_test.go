@@ -17,17 +17,17 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// unread are the workers whose pages cannot be read, by id: how often in a row, and why.
+// unreadByID returns the workers whose metrics cannot be read, by id.
 func unreadByID(f *fleet.Fleet) map[uint64]fleet.FailedScrapes {
 	all := make(map[uint64]fleet.FailedScrapes)
-	for in, page := range f.Diagnostics.FailedScrapes() {
-		all[in.ID] = page
+	for in, failure := range f.Diagnostics.FailedScrapes() {
+		all[in.ID] = failure
 	}
 	return all
 }
 
-// TestScraperTimeoutMayExceedInterval, longer than the interval, too: then it is read as
-// often as that lets it, and stands until then; the others are read as before.
+// TestScraperTimeoutMayExceedInterval has slow workers. If the timeout allows it, they are read
+// as often as possible, and their loads stay until then. The others are read as usual.
 func TestScraperTimeoutMayExceedInterval(t *testing.T) {
 	t.Parallel()
 	for timeout, readable := range map[time.Duration]bool{0: false, 11 * time.Second: false, 13 * time.Second: true, time.Minute: true} {
@@ -45,32 +45,33 @@ func TestScraperTimeoutMayExceedInterval(t *testing.T) {
 			}
 			switch got := unreadByID(w.fleet); {
 			case readable && len(got) > 0:
-				w.t.Errorf("with %s pages are unread: %v", timeout, got)
+				w.t.Errorf("with %s, some workers are unread: %v", timeout, got)
 			case !readable && (len(got) != 2 || got[1].Times < 3 || got[2].Times < 3 || got[1].Why != stats.ScrapeTimedOut):
-				w.t.Errorf("with %s unread are %v, want workers 1 and 2", timeout, got)
+				w.t.Errorf("with %s, the unread workers are %v, want 1 and 2", timeout, got)
 			}
 			w.setBehavior(refuses, 3)
-			time.Sleep(16 * time.Second) // three failures, in less than one that takes its time is kept for
+			time.Sleep(16 * time.Second) // three failures, in less time than a slow worker's load is kept
 			for _, x := range w.fleet.Snapshot().Workers {
 				if want := x.ID.Lease > 3 || readable && x.ID.Lease < 3; x.Load.OK != want {
-					w.t.Fatalf("with %s worker %d has a load: %v, want %v when that of worker 3 has failed three times", timeout, x.ID.Lease, x.Load.OK, want)
+					w.t.Fatalf("with %s worker %d has a load: %v, want %v after three failures of worker 3", timeout, x.ID.Lease, x.Load.OK, want)
 				}
 			}
 			if n := w.fleet.Stats.ScrapeFailures(stats.ScrapeTimedOut); n > 0 == readable {
-				w.t.Errorf("with %s %d scrapes took too long", timeout, n)
+				w.t.Errorf("with %s, %d scrapes timed out", timeout, n)
 			}
 		})
 	}
 }
 
-// TestScraperReportsUnreadWorkers, until they can be, or need not be.
+// TestScraperReportsUnreadWorkers checks that workers are listed with a reason until they can be
+// read, or have left, or need no scrape any more.
 func TestScraperReportsUnreadWorkers(t *testing.T) {
 	t.Parallel()
 	runMetricsNetwork(t, 9, 5*time.Second, func(w *metricsNetwork) {
 		w.setBehavior(responds, shuffled(9, 1)...)
 		w.checkReads(11 * time.Second)
 		if got := unreadByID(w.fleet); len(got) > 0 {
-			t.Errorf("unread are %v", got)
+			t.Errorf("the unread workers are %v", got)
 		}
 		w.setBehavior(dropsPackets, 1, 7)
 		w.setBehavior(refuses, 2)
@@ -85,11 +86,11 @@ func TestScraperReportsUnreadWorkers(t *testing.T) {
 		got := unreadByID(w.fleet)
 		for id, want := range why {
 			if got[id].Why != want || got[id].Times < 3 || got[id].Times > 4 {
-				t.Errorf("of worker %d is known %v, want three or four failures for %s", id, got[id], want)
+				t.Errorf("worker %d has %v, want three or four failures for %s", id, got[id], want)
 			}
 		}
 		if len(got) != len(why) {
-			t.Errorf("unread are %v", got)
+			t.Errorf("the unread workers are %v", got)
 		}
 		w.setBehavior(responds, 1)
 		left := fleet.Listing{Instances: make(map[string]fleet.InstanceEntry)}
@@ -103,13 +104,12 @@ func TestScraperReportsUnreadWorkers(t *testing.T) {
 		w.fleet.RecordLoad(fleet.Origin{Endpoint: backendEndpoint, Worker: 5}, fleet.FromLoadEvent, whole)
 		time.Sleep(11 * time.Second)
 		if got := unreadByID(w.fleet); len(got) != 2 || got[7].Times < 5 || got[8].Times < 5 {
-			t.Errorf("unread are %v, want workers 7 and 8", got)
+			t.Errorf("the unread workers are %v, want 7 and 8", got)
 		}
 	})
 }
 
-// TestScraperReportsManyDeadWorkersSoon, though there are few places in which they are waited
-// for.
+// TestScraperReportsManyDeadWorkersSoon has many more dead workers than slots.
 func TestScraperReportsManyDeadWorkersSoon(t *testing.T) {
 	t.Parallel()
 	const many = 500
@@ -118,37 +118,37 @@ func TestScraperReportsManyDeadWorkersSoon(t *testing.T) {
 			t.Parallel()
 			runMetricsNetworkWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *metricsNetwork) {
 				ids := shuffled(many, 7)
-				dead := map[behavior]int{dropsPackets: 150, hangs: 400}[how] // the first ones are tried at length, too
+				dead := map[behavior]int{dropsPackets: 150, hangs: 400}[how] // the unreachable ones also take long slots
 				w.setBehavior(responds, ids...)
 				w.checkReads(11 * time.Second)
 				w.setBehavior(how, ids[:dead]...)
 				w.checkReads(21 * time.Second)
 				got := unreadByID(w.fleet)
-				if len(got) < dead-slowSlots { // some are still waited for
-					w.t.Errorf("%d pages are unread, want %d", len(got), dead)
+				if len(got) < dead-slowSlots { // some scrapes are still running
+					w.t.Errorf("%d workers are unread, want %d", len(got), dead)
 				}
 				want := map[behavior]stats.ScrapeFailure{dropsPackets: stats.ScrapeNotConnected, hangs: stats.ScrapeTimedOut}[how]
 				often := 0
-				for id, page := range got {
-					if page.Times >= 3 {
+				for id, failure := range got {
+					if failure.Times >= 3 {
 						often++
 					}
-					if page.Times > 5 {
-						w.t.Fatalf("of worker %d is known %v in five rounds", id, page)
+					if failure.Times > 5 {
+						w.t.Fatalf("worker %d has %v after five rounds", id, failure)
 					}
-					if page.Why != want && page.Times >= 3 {
-						w.t.Fatalf("of worker %d is known %v, want %s", id, page, want)
+					if failure.Why != want && failure.Times >= 3 {
+						w.t.Fatalf("worker %d has %v, want %s", id, failure, want)
 					}
 				}
 				if often < dead-slowSlots {
-					w.t.Errorf("%d pages have failed three times, want %d", often, dead)
+					w.t.Errorf("%d workers have failed three times, want %d", often, dead)
 				}
 			})
 		})
 	}
 }
 
-// TestScraperReportsFailureReason is of a server that does each of these.
+// TestScraperReportsFailureReason has a worker for each way to fail.
 func TestScraperReportsFailureReason(t *testing.T) {
 	t.Parallel()
 	f := newMetricsServer(t)
@@ -160,10 +160,10 @@ func TestScraperReportsFailureReason(t *testing.T) {
 		}
 	}
 	want := make(map[uint64]stats.ScrapeFailure)
-	bad := func(why stats.ScrapeFailure, page http.HandlerFunc) {
+	bad := func(why stats.ScrapeFailure, handler http.HandlerFunc) {
 		id := uint64(2 + len(want))
 		want[id] = why
-		f.register(id, page)
+		f.register(id, handler)
 	}
 	f.register(1, blocksHandler(1))
 	bad(stats.ScrapeBadStatus, status(http.StatusInternalServerError))
@@ -184,7 +184,7 @@ func TestScraperReportsFailureReason(t *testing.T) {
 	want[gone] = stats.ScrapeNotConnected
 	f.register(gone, nil)
 	f.scrape(func(s *Scraper) {
-		s.Interval, s.Timeout = time.Second, time.Minute // a slow machine is none of these
+		s.Interval, s.Timeout = time.Second, time.Minute // a slow machine must not cause other failures
 		s.URL = func(p fleet.ScrapeTarget) string {
 			if p.ID == gone {
 				return "http://127.0.0.1:1/metrics"
@@ -196,11 +196,11 @@ func TestScraperReportsFailureReason(t *testing.T) {
 		got := unreadByID(f.fleet)
 		for id, why := range want {
 			if got[id].Times < 3 || got[id].Why != why {
-				return fmt.Errorf("of worker %d is known %v, want that it failed three times for %s", id, got[id], why)
+				return fmt.Errorf("worker %d has %v, want three failures for %s", id, got[id], why)
 			}
 		}
 		if len(got) != len(want) {
-			return fmt.Errorf("unread are %v", got)
+			return fmt.Errorf("the unread workers are %v", got)
 		}
 		return nil
 	})
@@ -209,10 +209,10 @@ func TestScraperReportsFailureReason(t *testing.T) {
 		all += f.fleet.Stats.ScrapeFailures(why)
 	}
 	if n := f.fleet.Stats.ScrapeFailures(stats.ScrapeTimedOut); n > 0 {
-		t.Errorf("%d scrapes took too long", n)
+		t.Errorf("%d scrapes timed out", n)
 	}
 	if all < 3*uint64(len(want)) {
-		t.Errorf("%d scrapes failed by reason", all)
+		t.Errorf("%d failures are counted by reason", all)
 	}
 }
 

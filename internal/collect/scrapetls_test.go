@@ -21,8 +21,8 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// secured has the farm's pages on a server of an authority, which may demand that clients
-// have a certificate of that, too.
+// tlsServer serves the metrics with a certificate of an authority. With mutual it requires
+// client certificates of that authority.
 func (f *metricsServer) tlsServer(a *testutil.Authority, mutual bool, version uint16) *httptest.Server {
 	f.t.Helper()
 	pair, err := tls.LoadX509KeyPair(a.File("server.crt"), a.File("server.key"))
@@ -45,7 +45,7 @@ func (f *metricsServer) tlsServer(a *testutil.Authority, mutual bool, version ui
 	return s
 }
 
-// servedBy has all pages at a server, with time enough for a slow machine.
+// scrapeFrom scrapes all workers from one server, with a timeout for slow machines.
 func scrapeFrom(s *httptest.Server, files connect.WorkerTLS) func(*Scraper) {
 	return func(scraper *Scraper) {
 		scraper.Interval, scraper.Timeout, scraper.TLS = time.Second, time.Minute, files.Config
@@ -53,8 +53,9 @@ func scrapeFrom(s *httptest.Server, files connect.WorkerTLS) func(*Scraper) {
 	}
 }
 
-// TestScraperTLSWithPrivateAuthority are read with the files that it takes, and else it is known
-// that TLS fails. In each version of TLS a worker says otherwise that it refuses us.
+// TestScraperTLSWithPrivateAuthority reads workers with the right files. With others the failure
+// counts as one of TLS, in both versions of TLS, which differ in how the worker rejects a
+// client.
 func TestScraperTLSWithPrivateAuthority(t *testing.T) {
 	t.Parallel()
 	a, other := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
@@ -64,16 +65,16 @@ func TestScraperTLSWithPrivateAuthority(t *testing.T) {
 		files  connect.WorkerTLS
 		mutual bool
 		read   bool
-		says   string
+		logs   string
 	}{
-		"its authority":                {ca, false, true, ""},
-		"the system's":                 {connect.WorkerTLS{}, false, false, "--worker-tls-ca says who may have signed"},
-		"another's":                    {connect.WorkerTLS{CA: other.File("ca.crt")}, false, false, "--worker-tls-ca says who may have signed"},
-		"a certificate unasked":        {whole, false, true, ""},
-		"mutual":                       {whole, true, true, ""},
-		"mutual, without":              {ca, true, false, "--worker-tls-cert and --worker-tls-key identify this program"},
-		"mutual, another's":            {connect.WorkerTLS{CA: ca.CA, Cert: other.File("client.crt"), Key: other.File("client.key")}, true, false, "--worker-tls-cert and --worker-tls-key identify this program"},
-		"mutual, without an authority": {connect.WorkerTLS{Cert: whole.Cert, Key: whole.Key}, true, false, "--worker-tls-ca says who may have signed"},
+		"its authority":             {ca, false, true, ""},
+		"the system's":              {connect.WorkerTLS{}, false, false, "--worker-tls-ca says who may have signed"},
+		"another authority":         {connect.WorkerTLS{CA: other.File("ca.crt")}, false, false, "--worker-tls-ca says who may have signed"},
+		"an unneeded certificate":   {whole, false, true, ""},
+		"mutual":                    {whole, true, true, ""},
+		"mutual, no certificate":    {ca, true, false, "--worker-tls-cert and --worker-tls-key identify this program"},
+		"mutual, other certificate": {connect.WorkerTLS{CA: ca.CA, Cert: other.File("client.crt"), Key: other.File("client.key")}, true, false, "--worker-tls-cert and --worker-tls-key identify this program"},
+		"mutual, no authority":      {connect.WorkerTLS{Cert: whole.Cert, Key: whole.Key}, true, false, "--worker-tls-ca says who may have signed"},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(name+", "+tls.VersionName(version), func(t *testing.T) {
@@ -91,38 +92,38 @@ func TestScraperTLSWithPrivateAuthority(t *testing.T) {
 				}
 				testutil.Until(t, func() error {
 					if got := unreadByID(f.fleet)[1]; got.Times < 2 || got.Why != stats.ScrapeTLSFailed {
-						return fmt.Errorf("of the worker is known %v", got)
+						return fmt.Errorf("the worker has %v", got)
 					}
-					if journal.Count(c.says) == 0 {
-						return fmt.Errorf("%q is not said in:\n%s", c.says, journal)
+					if journal.Count(c.logs) == 0 {
+						return fmt.Errorf("the log does not have %q:\n%s", c.logs, journal)
 					}
 					return nil
 				})
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				if f.requests[1] > 0 {
-					t.Error("it was asked for its page")
+					t.Error("the worker got a request")
 				}
 			})
 		}
 	}
 }
 
-// TestScraperTLSErrorsAreTellable: a certificate of another host, no TLS there, and one
-// that says nothing at all, which is slow.
+// TestScraperTLSErrorsAreTellable has a certificate for another host, a server without TLS, one
+// that does not respond, which counts as slow, and one with TLS that gets plain HTTP.
 func TestScraperTLSErrorsAreTellable(t *testing.T) {
 	t.Parallel()
 	a := testutil.NewAuthorityWithCertificates(t)
 	f := newMetricsServer(t)
 	secure := f.tlsServer(a, false, 0)
-	silent := httptest.NewUnstartedServer(nil) // which accepts nothing
+	silent := httptest.NewUnstartedServer(nil) // accepts no connection
 	t.Cleanup(func() { silent.Listener.Close() })
 	for id := range uint64(4) {
 		f.register(1+id, blocksHandler(1))
 	}
 	f.scrape(func(s *Scraper) {
 		scrapeFrom(secure, connect.WorkerTLS{CA: a.File("ca.crt")})(s)
-		s.Timeout = 3 * time.Second // for the one that says nothing
+		s.Timeout = 3 * time.Second // for the server that does not respond
 		s.URL = func(p fleet.ScrapeTarget) string {
 			return []string{
 				strings.Replace(secure.URL, "127.0.0.1", "localhost", 1), strings.Replace(f.server.URL, "http", "https", 1),
@@ -134,16 +135,15 @@ func TestScraperTLSErrorsAreTellable(t *testing.T) {
 	testutil.Until(t, func() error {
 		got := unreadByID(f.fleet)
 		for i, why := range want {
-			if page := got[uint64(1+i)]; page.Times < 1 || page.Why != why {
-				return fmt.Errorf("of worker %d is known %v, want %s", 1+i, page, why)
+			if failure := got[uint64(1+i)]; failure.Times < 1 || failure.Why != why {
+				return fmt.Errorf("worker %d has %v, want %s", 1+i, failure, why)
 			}
 		}
 		return nil
 	})
 }
 
-// TestScraperTLSReloadsFiles, and those that cannot be used as they are change
-// nothing.
+// TestScraperTLSReloadsFiles renews the files. Files that cannot be used change nothing.
 func TestScraperTLSReloadsFiles(t *testing.T) {
 	t.Parallel()
 	old, renewed := testutil.NewAuthorityWithCertificates(t), testutil.NewAuthorityWithCertificates(t)
@@ -151,7 +151,7 @@ func TestScraperTLSReloadsFiles(t *testing.T) {
 	f.register(1, blocksHandler(1))
 	f.register(2, blocksHandler(2))
 	first, second := f.tlsServer(old, true, 0), f.tlsServer(renewed, true, 0)
-	var moved atomic.Bool // the second worker's page, to where only the renewed ones are good
+	var moved atomic.Bool // the second worker is at the server that needs the renewed files
 	files := connect.WorkerTLS{CA: old.File("ca.crt"), Cert: old.File("client.crt"), Key: old.File("client.key")}
 	logger, journal := testutil.NewLog()
 	f.scrape(func(s *Scraper) {
@@ -167,14 +167,14 @@ func TestScraperTLSReloadsFiles(t *testing.T) {
 	f.waitLoads(map[uint64]fleet.Load{1: blocksLoad(1), 2: blocksLoad(2)})
 	replace := func(name string) {
 		t.Helper()
-		if err := os.Rename(renewed.File(name), old.File(name)); err != nil { // never half of one
+		if err := os.Rename(renewed.File(name), old.File(name)); err != nil { // atomic
 			t.Fatal(err)
 		}
 	}
-	replace("client.key") // not yet that of the certificate
+	replace("client.key") // does not match the certificate yet
 	testutil.Until(t, journal.HasCount("The files for TLS with the workers cannot be used as they are", 1))
 	f.register(2, blocksHandler(3))
-	first.CloseClientConnections() // new ones have what was in force
+	first.CloseClientConnections() // new connections use the previous files
 	f.waitLoads(map[uint64]fleet.Load{1: blocksLoad(1), 2: blocksLoad(3)})
 	replace("client.crt")
 	replace("ca.crt")
@@ -182,6 +182,6 @@ func TestScraperTLSReloadsFiles(t *testing.T) {
 	moved.Store(true)
 	f.waitLoads(map[uint64]fleet.Load{2: blocksLoad(4), 1: blocksLoad(1)})
 	if got := journal.Count("cannot be used"); got != 1 {
-		t.Errorf("said %d times, want once:\n%s", got, journal)
+		t.Errorf("logged %d times, want once:\n%s", got, journal)
 	}
 }

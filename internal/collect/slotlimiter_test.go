@@ -15,14 +15,14 @@ func TestMaxZMQSubscriptionsFollowsLimits(t *testing.T) {
 		{65_536, 0, 16_384},
 		{100_000, 0, 25_000},
 		{65_536, 1 << 20, 16_384},
-		{65_536, 4096, 3584}, // 512 are left to others
+		{65_536, 4096, 3584}, // 512 are reserved
 		{65_536, 1024, 512},
-		{65_536, 1000, 500}, // or half
+		{65_536, 1000, 500}, // half is reserved
 		{65_536, 48, 24},
 		{65_536, 1, 1},
 	} {
 		if got := MaxZMQSubscriptions(c.workers, c.descriptors); got != c.want {
-			t.Errorf("of %d workers with %d file descriptors: %d places, want %d", c.workers, c.descriptors, got, c.want)
+			t.Errorf("%d workers, %d file descriptors: %d slots, want %d", c.workers, c.descriptors, got, c.want)
 		}
 	}
 }
@@ -31,19 +31,19 @@ func newTestSource(host string, port int) *zmqSource {
 	return newZMQSource(sourceKey{address: fmt.Sprintf("tcp://%s:%d", host, port)})
 }
 
-// TestSlotLimiterFitsManyRanksOfOneHost: 64 of three topics each, under the usual limit of file
-// descriptors.
+// TestSlotLimiterFitsManyRanksOfOneHost has 64 ranks with three topics each, under the usual
+// limit of file descriptors.
 func TestSlotLimiterFitsManyRanksOfOneHost(t *testing.T) {
 	p := newSlotLimiter(MaxZMQSubscriptions(65_536, 1024))
 	for port := range 64 * 3 {
 		p.enqueue(newTestSource("10.0.0.1", 1+port))
 		if p.next() == nil {
-			t.Fatalf("publisher %d finds no place", port)
+			t.Fatalf("publisher %d gets no slot", port)
 		}
 	}
 }
 
-// TestSlotLimiterGivesHostAtMostHalf at most, and the others take turns.
+// TestSlotLimiterGivesHostAtMostHalf has one host with many sources. The hosts take turns.
 func TestSlotLimiterGivesHostAtMostHalf(t *testing.T) {
 	p := newSlotLimiter(10)
 	for port := range 100 {
@@ -59,7 +59,7 @@ func TestSlotLimiterGivesHostAtMostHalf(t *testing.T) {
 		got[w.host]++
 	}
 	if got["a"] != 3 || got["b0"] != 3 || got["b1"] != 2 || got["b2"] != 2 {
-		t.Errorf("places: %v, want of each in turn", got)
+		t.Errorf("slots by host: %v, want them in turn", got)
 	}
 	p = newSlotLimiter(11)
 	for port := range 100 {
@@ -70,11 +70,11 @@ func TestSlotLimiterGivesHostAtMostHalf(t *testing.T) {
 		n++
 	}
 	if n != 6 {
-		t.Errorf("a host alone has %d of 11 places, want half", n)
+		t.Errorf("a single host has %d of 11 slots, want 6", n)
 	}
 }
 
-// TestSlotLimiterMatchesModel holds them against what is too simple to be wrong.
+// TestSlotLimiterMatchesModel compares the limiter with a simple model.
 func TestSlotLimiterMatchesModel(t *testing.T) {
 	for seed := range uint64(10) {
 		r := rand.New(rand.NewPCG(seed, 0))
@@ -116,16 +116,16 @@ func TestSlotLimiterMatchesModel(t *testing.T) {
 				}
 			}
 			if len(placed) > most || p.used != len(placed) || p.waiting != len(waiting) {
-				t.Fatalf("%d of %d places are taken, it says %d; %d wait, it says %d", len(placed), most, p.used, len(waiting), p.waiting)
+				t.Fatalf("%d of %d slots are taken, the limiter has %d; %d wait, the limiter has %d", len(placed), most, p.used, len(waiting), p.waiting)
 			}
 			for _, w := range waiting {
 				if mine := of(placed, w.host); len(placed) < most && mine < (most+1)/2 {
-					t.Fatalf("one of host %s waits, which has %d of %d places, and %d are free", w.host, mine, most, most-len(placed))
+					t.Fatalf("a source waits at host %s, which has %d of %d slots, and %d are free", w.host, mine, most, most-len(placed))
 				}
 			}
 			for _, w := range placed {
 				if mine := of(placed, w.host); mine > (most+1)/2 {
-					t.Fatalf("host %s has %d of %d places", w.host, mine, most)
+					t.Fatalf("host %s has %d of %d slots", w.host, mine, most)
 				}
 			}
 		}
@@ -136,7 +136,7 @@ func TestSlotLimiterMatchesModel(t *testing.T) {
 			p.release(take(&placed))
 		}
 		if len(p.hosts) > 0 || p.open.Len() > 0 {
-			t.Errorf("%d hosts are remembered when all have left", len(p.hosts))
+			t.Errorf("%d hosts are left after all sources were removed", len(p.hosts))
 		}
 	}
 }

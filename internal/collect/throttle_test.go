@@ -23,7 +23,7 @@ func TestThrottleSlowsFlood(t *testing.T) {
 			deliver(nil)
 		}
 		if got, want := time.Since(start), 20_000*100*time.Microsecond; got != want {
-			t.Errorf("messages at the rate that is allowed took %s, want %s", got, want)
+			t.Errorf("messages at the allowed rate took %s, want %s", got, want)
 		}
 	})
 }

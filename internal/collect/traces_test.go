@@ -12,9 +12,9 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestEventsTraceWithoutWorkerIsNotForeign, as frontends of 1.4 write them of each request
-// without a session header: of eight that were captured one has it. Those of 1.5 name the
-// worker of each request, and say its hits and times.
+// TestEventsTraceWithoutWorkerIsNotForeign has captured traces. Frontends of 1.4 name the worker
+// only for requests with a session header, which one of eight has. Those of 1.5 name it for
+// every request.
 func TestEventsTraceWithoutWorkerIsNotForeign(t *testing.T) {
 	for _, c := range []struct {
 		release             string
@@ -52,14 +52,14 @@ func TestEventsTraceWithoutWorkerIsNotForeign(t *testing.T) {
 			}
 		}
 		if n := counts.ForeignEvents.Load(); n != 0 {
-			t.Errorf("%s: %d count as foreign", c.release, n)
+			t.Errorf("%s: %d traces count as foreign, want none", c.release, n)
 		}
 		w := f.Snapshot().Workers[0]
 		if h := w.Hits.V; h.Events != c.served || h.ISLBlocks != c.isl || h.OverlapBlocks != c.overlap || w.Timings.Duration.Count != c.served {
 			t.Errorf("%s: hits %+v, %d durations, want %d of %d in %d", c.release, h, w.Timings.Duration.Count, c.overlap, c.isl, c.served)
 		}
 		if n := journal.Count("Request traces name no worker and cannot be shown"); n != int(c.lines) {
-			t.Errorf("%s: said %d times that traces name no worker, want %d:\n%s", c.release, n, c.lines, journal)
+			t.Errorf("%s: %d log lines say that traces name no worker, want %d:\n%s", c.release, n, c.lines, journal)
 		}
 	}
 }

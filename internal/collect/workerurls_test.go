@@ -7,7 +7,7 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// urlsOf are WorkerURLs of these templates.
+// newWorkerURLs returns WorkerURLs with these templates.
 func newWorkerURLs(t *testing.T, templates ...string) *WorkerURLs {
 	t.Helper()
 	var u WorkerURLs
@@ -43,7 +43,7 @@ func TestWorkerURLsFillTemplates(t *testing.T) {
 	}
 	for _, c := range []struct {
 		templates string
-		page      fleet.ScrapeTarget
+		target    fleet.ScrapeTarget
 		want      string
 	}{
 		{"", plain, "http://192.0.2.2:9090/metrics"},
@@ -77,8 +77,8 @@ func TestWorkerURLsFillTemplates(t *testing.T) {
 		{"http://192.0.2.8:1/?a=b", plain, "http://192.0.2.8:1/metrics?a=b"},
 		{"a.b-c=http://192.0.2.8:1/?a=b", named("a.b-c", "g"), "http://192.0.2.8:1/metrics?a=b"},
 	} {
-		if got := newWorkerURLs(t, strings.Fields(c.templates)...).URL("my lab", c.page); got != c.want {
-			t.Errorf("%s, of %+v: %q, want %q", c.templates, c.page, got, c.want)
+		if got := newWorkerURLs(t, strings.Fields(c.templates)...).URL("my lab", c.target); got != c.want {
+			t.Errorf("%s, of %+v: %q, want %q", c.templates, c.target, got, c.want)
 		}
 	}
 }
@@ -111,12 +111,12 @@ func TestWorkerURLsRejectInvalidTemplates(t *testing.T) {
 			t.Errorf("%q: %v, want %q", s, err, want)
 		}
 		if err != nil && strings.Contains(err.Error(), "secret") {
-			t.Errorf("%q: a secret is in %v", s, err)
+			t.Errorf("%q: the error shows a secret: %v", s, err)
 		}
 	}
 	for _, twice := range []string{"http://a", "b=http://a"} {
 		if err := newWorkerURLs(t, "http://a", "b=http://a").Add(twice); err == nil || !strings.Contains(err.Error(), "one template") {
-			t.Errorf("%q for the second time: %v", twice, err)
+			t.Errorf("%q added twice: %v", twice, err)
 		}
 	}
 }

@@ -14,7 +14,8 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestZMQMergesKeysOfOnePublisher, as a proxy writes them that knows old and new releases.
+// TestZMQMergesKeysOfOnePublisher has a publisher under two keys, as written by a proxy that
+// supports old and new releases.
 func TestZMQMergesKeysOfOnePublisher(t *testing.T) {
 	runZMQNetwork(t, 100, func(p *zmqNetwork) {
 		const address = "h:1"
@@ -54,14 +55,14 @@ func TestZMQMergesKeysOfOnePublisher(t *testing.T) {
 		p.checkPublishers(0, 0, 0)
 		say(5)
 		p.checkHits(22, 23)
-		p.fleet.AddChannel("new", hitRateChannel(5, address, backendEndpoint)) // what was said meanwhile was for no one
+		p.fleet.AddChannel("new", hitRateChannel(5, address, backendEndpoint)) // the events in between are not missing
 		time.Sleep(time.Second)
 		say(1)
 		p.checkHits(23, 23)
 	})
 }
 
-// TestZMQSourceChoosesMostSpecificEndpoint, whatever the order of the keys.
+// TestZMQSourceChoosesMostSpecificEndpoint adds keys in every order.
 func TestZMQSourceChoosesMostSpecificEndpoint(t *testing.T) {
 	all := []fleet.Endpoint{{}, {Component: "backend"}, {Component: "backend", Name: "generate"}, {Component: "backend", Name: "other"}, {Component: "zoo"}}
 	for first := range all {
@@ -72,17 +73,17 @@ func TestZMQSourceChoosesMostSpecificEndpoint(t *testing.T) {
 		w.addKey(all[0], 1)
 		for _, want := range []int{2, 3, 1, 4, 0} {
 			if w.chooseEndpoint(); w.endpoint != all[want] {
-				t.Errorf("from %d on: booked at %v, want %v", first, w.endpoint, all[want])
+				t.Errorf("from %d on: the endpoint is %v, want %v", first, w.endpoint, all[want])
 			}
 			w.addKey(all[want], -1)
 		}
 		if w.chooseEndpoint(); w.registryKeys != 1 || w.endpoint != all[0] {
-			t.Errorf("%d keys are left, of %v", w.registryKeys, w.endpoint)
+			t.Errorf("%d keys are left, with the endpoint %v", w.registryKeys, w.endpoint)
 		}
 	}
 }
 
-// TestZMQSourceEndpointFollowsKeys, and its connection stays.
+// TestZMQSourceEndpointFollowsKeys checks that the connection stays when the endpoint changes.
 func TestZMQSourceEndpointFollowsKeys(t *testing.T) {
 	runZMQNetwork(t, 100, func(p *zmqNetwork) {
 		p.dropPackets("h:1")
@@ -90,7 +91,7 @@ func TestZMQSourceEndpointFollowsKeys(t *testing.T) {
 			t.Helper()
 			time.Sleep(time.Second)
 			if got := fmt.Sprint(p.fleet.Diagnostics.UnreachableSince(time.Now())); got != fmt.Sprint(want) {
-				t.Errorf("away: %s, want %v", got, want)
+				t.Errorf("unreachable: %s, want %v", got, want)
 			}
 		}
 		p.fleet.AddChannel("old", hitRateChannel(5, "h:1", fleet.Endpoint{Component: "backend"}))
@@ -100,7 +101,7 @@ func TestZMQSourceEndpointFollowsKeys(t *testing.T) {
 		p.fleet.RemoveChannel("new")
 		shown(hitRateChannel(5, "h:1", fleet.Endpoint{Component: "backend"}))
 		if n, _ := p.dialCounts("h:1"); n != 1 {
-			t.Errorf("dialled %d times in three seconds, want once", n)
+			t.Errorf("dialed %d times in three seconds, want once", n)
 		}
 		p.fleet.Sync(fleet.Listing{Channels: map[string]fleet.Channel{"new": hitRateChannel(5, "h:1", backendEndpoint), "other": hitRateChannel(6, "h:2", backendEndpoint)}})
 		shown(hitRateChannel(5, "h:1", backendEndpoint), hitRateChannel(6, "h:2", backendEndpoint))
@@ -109,8 +110,8 @@ func TestZMQSourceEndpointFollowsKeys(t *testing.T) {
 	})
 }
 
-// TestZMQCountsGapsAcrossReconnect, and those that came to no one because
-// no one wanted them are not.
+// TestZMQCountsGapsAcrossReconnect checks that events in an outage are missing, but not those
+// while no key announced the publisher.
 func TestZMQCountsGapsAcrossReconnect(t *testing.T) {
 	runZMQNetwork(t, 100, func(p *zmqNetwork) {
 		const address = "h:1"
@@ -140,8 +141,8 @@ func TestZMQCountsGapsAcrossReconnect(t *testing.T) {
 	})
 }
 
-// TestZMQDialsNoMoreThanSlots: who finds no place waits, is
-// counted, and takes the place of one that is out of reach.
+// TestZMQDialsNoMoreThanSlots has more publishers than slots. The others wait, are counted, and
+// get the slots of unreachable publishers.
 func TestZMQDialsNoMoreThanSlots(t *testing.T) {
 	runZMQNetwork(t, 8, func(p *zmqNetwork) {
 		const dead = 200
@@ -155,13 +156,13 @@ func TestZMQDialsNoMoreThanSlots(t *testing.T) {
 		time.Sleep(time.Second)
 		p.checkPublishers(0, dead, dead-8)
 		if n := p.fleet.Stats.Refused(stats.SubscriptionLimit); n != dead-8 {
-			t.Errorf("%d are counted as turned away, want %d", n, dead-8)
+			t.Errorf("%d are counted as over the limit, want %d", n, dead-8)
 		}
-		time.Sleep(500 * time.Millisecond)     // so that no turn ends just when it is looked at
-		for _, want := range []int{8, 8, 16} { // every place is one's who is out of reach for 10 s
+		time.Sleep(500 * time.Millisecond)     // so that no slot changes at the moment of a check
+		for _, want := range []int{8, 8, 16} { // an unreachable publisher keeps its slot for 10 s
 			synctest.Wait()
 			if n := p.dialedAddresses(); n != want {
-				t.Errorf("%d are dialled, want %d", n, want)
+				t.Errorf("%d addresses were dialed, want %d", n, want)
 			}
 			time.Sleep(5 * time.Second)
 		}
@@ -173,13 +174,13 @@ func TestZMQDialsNoMoreThanSlots(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		p.checkPublishers(4, dead+4, dead-4)
 		if n := p.fleet.Stats.Refused(stats.SubscriptionLimit); n != dead-8+4 {
-			t.Errorf("%d are counted as turned away, want each once", n)
+			t.Errorf("%d are counted as over the limit, want each once", n)
 		}
 		if n := p.dialedAddresses(); n != dead+4 {
-			t.Errorf("%d were tried, want all", n)
+			t.Errorf("%d addresses were dialed, want all", n)
 		}
 		if n := p.log.Count("There is no room for more ZMQ publishers"); n != 1 {
-			t.Errorf("said %d times that there is no room:\n%s", n, p.log)
+			t.Errorf("%d log lines say that there is no room, want one:\n%s", n, p.log)
 		}
 		for i := range dead {
 			p.fleet.RemoveChannel(fmt.Sprint("dead", i))
@@ -189,15 +190,15 @@ func TestZMQDialsNoMoreThanSlots(t *testing.T) {
 	})
 }
 
-// TestZMQBoundsSources, and what was not is looked for again once there
-// is room.
+// TestZMQBoundsSources has more sources than are remembered. The others are added once there is
+// room.
 func TestZMQBoundsSources(t *testing.T) {
 	runZMQNetwork(t, 8, func(p *zmqNetwork) {
 		var all []string
 		for i := range 50 {
 			all = append(all, fmt.Sprintf("tcp://broker%d:1", i))
 		}
-		for i := range 100 { // of fifty brokers each
+		for i := range 100 { // with fifty brokers each
 			p.fleet.AddChannel(fmt.Sprint(i), fleet.Channel{
 				Topic: wire.TopicLoad, Publisher: uint64(i), Plane: fleet.BrokerPlane, Address: hostsOf(all, i),
 			})
@@ -205,7 +206,7 @@ func TestZMQBoundsSources(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		p.checkPublishers(0, 4096, 4096-8)
 		if n := p.fleet.Stats.Refused(stats.SubscriptionLimit); n != 5000-8 {
-			t.Errorf("%d are counted as turned away, want %d", n, 5000-8)
+			t.Errorf("%d are counted as over the limit, want %d", n, 5000-8)
 		}
 		p.listen("h:1")
 		p.fleet.AddChannel("late", hitRateChannel(7, "h:1", backendEndpoint))
@@ -222,7 +223,8 @@ func TestZMQBoundsSources(t *testing.T) {
 	})
 }
 
-// TestZMQRemembersFourSourcesPerSlot where that is more.
+// TestZMQRemembersFourSourcesPerSlot has enough slots that four sources per slot exceed the
+// minimum.
 func TestZMQRemembersFourSourcesPerSlot(t *testing.T) {
 	runZMQNetwork(t, 1050, func(p *zmqNetwork) {
 		for i := range 5000 {
@@ -233,7 +235,7 @@ func TestZMQRemembersFourSourcesPerSlot(t *testing.T) {
 	})
 }
 
-// others are addresses at hosts of their own.
+// hostsOf returns the addresses with other hosts.
 func hostsOf(addresses []string, n int) string {
 	var all []string
 	for _, a := range addresses {
@@ -242,7 +244,7 @@ func hostsOf(addresses []string, n int) string {
 	return strings.Join(all, ";")
 }
 
-// TestZMQBoundsMessageSize in their size, more so where a publisher sends its own.
+// TestZMQBoundsMessageSize checks that the bound for publishers is lower than that for brokers.
 func TestZMQBoundsMessageSize(t *testing.T) {
 	for most, c := range map[int]fleet.Channel{
 		65_536:    hitRateChannel(5, "h:1", backendEndpoint),
@@ -256,39 +258,41 @@ func TestZMQBoundsMessageSize(t *testing.T) {
 				t.Helper()
 				synctest.Wait()
 				if n := p.fleet.Stats.Failures(stats.PeerZMQ); n != want {
-					t.Errorf("%d failures where %d bytes are allowed, want %d", n, most, want)
+					t.Errorf("%d failures with a limit of %d bytes, want %d", n, most, want)
 				}
 			}
 			topic := []byte(wire.TopicHitRate)
 			s.send(topic, make([]byte, most-len(topic)))
 			failures(0)
-			go s.send(topic, make([]byte, most-len(topic)+1)) // is not read to the end
+			go s.send(topic, make([]byte, most-len(topic)+1)) // in a goroutine, because it is not read to the end
 			time.Sleep(10 * time.Millisecond)
 			failures(1)
 		})
 	}
 }
 
-// TestZMQLogsUnreachablePublisherOnce it has been so for as long as no lease lives.
+// TestZMQLogsUnreachablePublisherOnce checks that the line comes after the lease of a dead
+// publisher would have expired.
 func TestZMQLogsUnreachablePublisherOnce(t *testing.T) {
 	runZMQNetwork(t, 10, func(p *zmqNetwork) {
 		p.fleet.AddChannel("a", hitRateChannel(5, "h:1", backendEndpoint))
-		said := func(want int) {
+		logged := func(want int) {
 			t.Helper()
 			if n := p.log.Count("A ZMQ publisher is registered but cannot be reached"); n != want {
-				t.Errorf("said %d times, want %d", n, want)
+				t.Errorf("logged %d times, want %d", n, want)
 			}
 		}
 		time.Sleep(44 * time.Second)
-		said(0)
+		logged(0)
 		time.Sleep(2 * time.Second)
-		said(1)
+		logged(1)
 		time.Sleep(10 * time.Minute)
-		said(1)
+		logged(1)
 	})
 }
 
-// TestZMQLimitsDialsPerAddress: 16 connect at once, and the others after them.
+// TestZMQLimitsDialsPerAddress has 100 publishers at one address, of which 16 are dialed at the
+// same time.
 func TestZMQLimitsDialsPerAddress(t *testing.T) {
 	runZMQNetwork(t, 400, func(p *zmqNetwork) {
 		p.dropPackets("h:1")
@@ -301,25 +305,25 @@ func TestZMQLimitsDialsPerAddress(t *testing.T) {
 		p.checkPublishers(1, 101, 0)
 		time.Sleep(time.Minute)
 		if n, most := p.dialCounts("h:1"); n < 100 || most != 16 {
-			t.Errorf("%d have been tried in a minute, and %d at once, want all, and 16", n, most)
+			t.Errorf("%d dials in a minute, and %d at the same time, want at least 100, and 16", n, most)
 		}
 		s := p.listen("h:1")
 		time.Sleep(time.Minute)
 		p.checkPublishers(101, 101, 0)
 		s.mu.Lock()
-		for c := range s.conns { // all come back
+		for c := range s.conns { // all reconnect
 			c.Close()
 		}
 		s.mu.Unlock()
 		time.Sleep(time.Minute)
 		p.checkPublishers(101, 101, 0)
 		if _, n := p.dialCounts("h:1"); n != 16 {
-			t.Errorf("%d connect at once when all come back, want 16", n)
+			t.Errorf("%d dials at the same time when all reconnect, want 16", n)
 		}
 	})
 }
 
-// TestZMQSeveralBrokersCountNoGaps: what came by others, or could not come, is not missing.
+// TestZMQSeveralBrokersCountNoGaps checks that gaps are counted only while there is one broker.
 func TestZMQSeveralBrokersCountNoGaps(t *testing.T) {
 	var numbers []string
 	z := newSubscribers(NewEvents(fleet.New(fleet.Target{}, 10, true), "dynamo", slog.New(slog.DiscardHandler)), 10)

@@ -23,7 +23,8 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// plane is a network in memory of ZMQ publishers. It is to be used in a synctest bubble.
+// zmqNetwork is a network in memory with ZeroMQ publishers. It must be used in a synctest
+// bubble.
 type zmqNetwork struct {
 	t     *testing.T
 	fleet *fleet.Fleet
@@ -31,20 +32,20 @@ type zmqNetwork struct {
 
 	mu         sync.Mutex
 	publishers map[string]*fakePublisher // by host and port
-	drops      map[string]bool           // addresses where no one answers; at others connections are refused
+	drops      map[string]bool           // addresses that do not respond; other addresses without a publisher refuse connections
 	dialing    map[string]int
-	maxDialing map[string]int // at once, ever
+	maxDialing map[string]int // the most at the same time
 	dials      map[string]int
 }
 
-// speaker is a publisher of ZMTP 3.1.
+// fakePublisher is a publisher that speaks ZMTP 3.1.
 type fakePublisher struct {
 	mu    sync.Mutex
 	conns map[net.Conn]bool
 }
 
-// inPlane runs a test with a program that has so many places.
-func runZMQNetwork(t *testing.T, places int, test func(*zmqNetwork)) {
+// runZMQNetwork runs a test with an Events that has this many slots.
+func runZMQNetwork(t *testing.T, slots int, test func(*zmqNetwork)) {
 	synctest.Test(t, func(t *testing.T) {
 		log, journal := testutil.NewLog()
 		p := &zmqNetwork{
@@ -56,7 +57,7 @@ func runZMQNetwork(t *testing.T, places int, test func(*zmqNetwork)) {
 		e.dial = p.dial
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- e.ZMQ(ctx, nil, places) }()
+		go func() { ended <- e.ZMQ(ctx, nil, slots) }()
 		test(p)
 		stop()
 		if err := <-ended; err != nil {
@@ -103,7 +104,7 @@ const (
 	greeting     = "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f\x03\x01NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 )
 
-// attend is the life of a connection.
+// serve serves a connection.
 func (s *fakePublisher) serve(c net.Conn) {
 	defer c.Close()
 	in := make([]byte, 256)
@@ -127,7 +128,7 @@ func (s *fakePublisher) serve(c net.Conn) {
 	}
 }
 
-// say sends a message to all subscribers.
+// send sends a message to all subscribers.
 func (s *fakePublisher) send(frames ...[]byte) {
 	var b []byte
 	for i, f := range frames {
@@ -144,7 +145,7 @@ func (s *fakePublisher) send(frames ...[]byte) {
 	}
 }
 
-// hit is a hit-rate event of a publisher.
+// sendHit sends a hit-rate event.
 func (s *fakePublisher) sendHit(publisher, number, worker uint64) {
 	payload := msgp.AppendMapHeader(nil, 3)
 	for i, key := range []string{"worker_id", "isl_blocks", "overlap_blocks"} {
@@ -160,7 +161,7 @@ func (s *fakePublisher) sendHit(publisher, number, worker uint64) {
 		append(binary.BigEndian.AppendUint32([]byte{1}, uint32(len(e))), e...))
 }
 
-// speaks puts a publisher at an address.
+// listen starts a publisher at an address.
 func (p *zmqNetwork) listen(address string) *fakePublisher {
 	s := &fakePublisher{conns: make(map[net.Conn]bool)}
 	p.mu.Lock()
@@ -169,28 +170,28 @@ func (p *zmqNetwork) listen(address string) *fakePublisher {
 	return s
 }
 
-// swallow has an address swallow every packet.
+// dropPackets makes an address drop every packet.
 func (p *zmqNetwork) dropPackets(address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.drops[address] = true
 }
 
-// dialled is how often an address was dialled, and how often at most at the same time.
+// dialCounts returns how often an address was dialed, and how often at most at the same time.
 func (p *zmqNetwork) dialCounts(address string) (times, atOnce int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.dials[address], p.maxDialing[address]
 }
 
-// addresses are how many were dialled.
+// dialedAddresses returns how many addresses were dialed.
 func (p *zmqNetwork) dialedAddresses() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.dials)
 }
 
-// die takes the publisher at an address away.
+// stop stops the publisher at an address.
 func (p *zmqNetwork) stop(address string) {
 	p.mu.Lock()
 	s := p.publishers[address]
@@ -206,12 +207,13 @@ func (p *zmqNetwork) stop(address string) {
 	}
 }
 
-// of is a channel of hit rates.
+// hitRateChannel returns a channel of hit rates.
 func hitRateChannel(publisher uint64, address string, e fleet.Endpoint) fleet.Channel {
 	return fleet.Channel{Endpoint: e, Topic: wire.TopicHitRate, Publisher: publisher, Plane: fleet.ZMQPlane, Address: "tcp://" + address}
 }
 
-// counts compares the publishers that are connected, all that are announced, and those that wait.
+// checkPublishers compares the numbers of publishers that are connected, that are announced, and
+// that wait.
 func (p *zmqNetwork) checkPublishers(up, all, waiting int64) {
 	p.t.Helper()
 	t := &p.fleet.Stats
@@ -223,7 +225,7 @@ func (p *zmqNetwork) checkPublishers(up, all, waiting int64) {
 
 func (p *zmqNetwork) checkHits(events, gaps uint64) {
 	p.t.Helper()
-	time.Sleep(gapTimeout + time.Second) // what has not come by then is missing
+	time.Sleep(gapTimeout + time.Second) // then open gaps count as missing
 	synctest.Wait()
 	t := &p.fleet.Stats
 	if n, g := t.Messages(stats.HitRate), t.MissedEvents.Load(); n != events || g != gaps {

@@ -256,7 +256,7 @@ func (e *EtcdEndpoints) chooseCluster(ctx context.Context) {
 		"cluster", fmt.Sprintf("%x", chosen), "not_used", strings.Join(others, ","))
 }
 
-// clusterID returns the cluster id of an endpoint, which members tell without a login. It
+// clusterID returns the cluster id of an endpoint, which members return without a login. It
 // returns 0 if the endpoint does not answer, is a learner, or has no leader.
 func (e *EtcdEndpoints) clusterID(ctx context.Context, i int) uint64 {
 	config := e.configFor(i, hurriedTimeout)

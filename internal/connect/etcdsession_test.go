@@ -96,7 +96,7 @@ func TestEtcdSessionsPermanentError(t *testing.T) {
 	if all.Failed(denied); all.PermanentError() != nil {
 		t.Error("the error is permanent before the other endpoint was tried")
 	}
-	if all.Failed(errors.New("away")); all.PermanentError() != denied {
+	if all.Failed(errors.New("unreachable")); all.PermanentError() != denied {
 		t.Errorf("got %v, want the authentication error", all.PermanentError())
 	}
 	all.Succeeded()
@@ -127,23 +127,23 @@ func TestEtcdSessionsClusterReplacement(t *testing.T) {
 				}
 			}
 		}
-		away := func() { all.Failed(errors.New("away")) }
+		fail := func() { all.Failed(errors.New("unreachable")) }
 		check(1, "")
-		away()
+		fail()
 		const other = " is of another cluster (2) than before (1)"
 		check(2, "etcd at http://b:2379"+other)
-		away()
-		away()
+		fail()
+		fail()
 		check(2, "etcd at http://b:2379"+other) // still the only endpoint of it
 		check(2, "")                            // most endpoints are of it now
-		away()
+		fail()
 		check(1, "etcd at http://a:2379 is of another cluster (1) than before (2)")
-		away()
-		away()
+		fail()
+		fail()
 		time.Sleep(replaceAfter)
 		check(1, "etcd at http://a:2379 is of another cluster (1) than before (2)")
-		away()
-		away()
+		fail()
+		fail()
 		time.Sleep(time.Second)
 		check(1, "") // the old cluster has been unreachable for replaceAfter
 	})

@@ -214,10 +214,10 @@ func TestNATSLogsEachChangeOnce(t *testing.T) {
 		t.Error("publishing while disconnected succeeded")
 	}
 	testutil.Until(t, journal.HasCount(unreachableLine(url), 1))
-	rounds := nc.Stats().Reconnects
+	reconnects := nc.Stats().Reconnects
 	s = restart(t, config)
 	testutil.Until(t, journal.HasCount("Connected to NATS", 2))
-	if got := nc.Stats().Reconnects - rounds; got != 1 {
+	if got := nc.Stats().Reconnects - reconnects; got != 1 {
 		t.Errorf("got %d reconnections, want 1", got)
 	}
 	s.Close()

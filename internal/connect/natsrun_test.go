@@ -172,7 +172,7 @@ func TestRunNATSRetriesAuthErrors(t *testing.T) {
 			var failed atomic.Int64
 			runNATS(t, f.url(), env(), log, NATSHooks{AttemptFailed: func() { failed.Add(1) }})
 			f.waitConnections(1, "x")
-			all := []string{"Authorization Violation", "Nobody Knows"}
+			all := []string{"Authorization Violation", "Mars Is Full"}
 			if name == "lost" {
 				all = append(all, "User Authentication Expired", "User Authentication Revoked", "Account Authentication Expired", "Maximum Connections Exceeded")
 			}

@@ -179,14 +179,23 @@ func TestNewInClusterErrors(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
-	six := func(name string) string {
+}
+
+func TestNewInClusterIPv6Server(t *testing.T) {
+	t.Parallel()
+	getenv := func(name string) string {
 		return map[string]string{"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"}[name]
 	}
 	a := accountDir{t, t.TempDir()}
 	a.write("token", "t")
-	if c, err := NewInCluster(six, a.dir); err != nil || c.Server() != "https://[fd00::1]:443" {
+	if c, err := NewInCluster(getenv, a.dir); err != nil || c.Server() != "https://[fd00::1]:443" {
 		t.Errorf("server %v, %v, want the address in brackets", c, err)
 	}
+}
+
+func TestPodNamespace(t *testing.T) {
+	t.Parallel()
+	a := accountDir{t, t.TempDir()}
 	if ns := PodNamespace(a.dir); ns != "" {
 		t.Errorf("namespace %q without a file", ns)
 	}
