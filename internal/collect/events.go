@@ -74,7 +74,7 @@ var kindOfTopic = map[string]stats.Kind{
 
 // sequenceTracker finds gaps in sequence numbers: in those of one publisher, or of many.
 type sequenceTracker interface {
-	record(of stream, number uint64) sequenceGap
+	record(key stream, number uint64) sequenceGap
 }
 
 // handleEnvelope handles an event in an envelope (0.9 to 1.6), unless another broker has
@@ -86,9 +86,9 @@ func (e *Events) handleEnvelope(at fleet.Endpoint, topic string, v wire.Envelope
 		e.reject(kind, stats.BadID, errors.New("the topic in the envelope differs from the subject"))
 		return
 	}
-	t := &e.fleet.Stats
+	counts := &e.fleet.Stats
 	// The clock is read once per event, because a lag in milliseconds needs it.
-	t.RecordLag(time.Since(time.UnixMilli(int64(v.PublishedAt))))
+	counts.RecordLag(time.Since(time.UnixMilli(int64(v.PublishedAt))))
 	behind := false
 	if numbers != nil {
 		behind = e.detectGap(gapKey{numbers, stream{v.Publisher, kind}}, v.Sequence)
@@ -99,7 +99,7 @@ func (e *Events) handleEnvelope(at fleet.Endpoint, topic string, v wire.Envelope
 	case stats.HitRate:
 		hit, err := wire.ParseHitRateMsgpack(v.Payload)
 		if err == nil && by.classify(v, kind, hit.Worker, 0) == duplicate {
-			t.CountRejected(kind, stats.Repeated)
+			counts.CountRejected(kind, stats.Repeated)
 			return
 		}
 		e.recordHit(hit, stats.BadMsgpack, err)

@@ -51,17 +51,17 @@ type sequenceGap struct {
 }
 
 // record records an event of a stream, and returns the gap before it.
-func (s *gapDetector) record(of stream, number uint64) sequenceGap {
+func (s *gapDetector) record(key stream, number uint64) sequenceGap {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.streams.generationSize = maxStreams
-	seq, fresh := s.streams.get(of)
+	seq, fresh := s.streams.get(key)
 	held := 0
 	if !fresh {
 		held = seq.extra()
 	}
-	gap := seq.record(of, number)
-	s.streams.put(of, seq, seq.extra()-held)
+	gap := seq.record(key, number)
+	s.streams.put(key, seq, seq.extra()-held)
 	return gap
 }
 

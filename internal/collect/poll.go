@@ -175,14 +175,14 @@ func (p *Poller) loop(ctx context.Context, f func()) {
 
 // pollOnce runs one poll.
 func (p *Poller) pollOnce(ctx context.Context) {
-	t := &p.Fleet.Stats
+	counts := &p.Fleet.Stats
 	start := time.Now()
 	if !p.Conn.IsConnected() || !p.mayPoll(start) {
-		t.RecordPoll(stats.PollError, 0)
+		counts.RecordPoll(stats.PollError, 0)
 		return
 	}
 	p.updateReconnects(p.Conn.Stats().Reconnects, start)
-	registryUp := t.RegistryUp()
+	registryUp := counts.RegistryUp()
 	number := p.beginPoll(start)
 	services := p.targetServices()
 	p.Fleet.Advance(start)
@@ -190,7 +190,7 @@ func (p *Poller) pollOnce(ctx context.Context) {
 	deadline := start.Add(p.pollWait())
 	err := p.sendRequests(ctx, services, fmt.Sprintf("%s.%d", p.inbox, number), deadline)
 	if err != nil && ctx.Err() == nil {
-		t.CountFailure(stats.PeerNATS)
+		counts.CountFailure(stats.PeerNATS)
 	} else if err == nil && p.denied() {
 		p.retries.begin(start)
 		err = errDenied
@@ -198,14 +198,14 @@ func (p *Poller) pollOnce(ctx context.Context) {
 	if err != nil {
 		p.Log.Debug("Poll not sent", "error", err)
 		p.Fleet.EndPoll(false)
-		t.RecordPoll(stats.PollError, 0)
+		counts.RecordPoll(stats.PollError, 0)
 		return
 	}
 	p.awaitReplies(ctx, deadline)
 
 	p.Fleet.Advance(time.Now())
 	valid := p.couldReceive(ctx)
-	p.Fleet.EndPoll(valid && registryUp && t.RegistryUp() && ctx.Err() == nil && start.After(p.graceUntil))
+	p.Fleet.EndPoll(valid && registryUp && counts.RegistryUp() && ctx.Err() == nil && start.After(p.graceUntil))
 	if ctx.Err() == nil {
 		p.finishPoll(time.Since(start), valid)
 	}
@@ -354,7 +354,7 @@ func (p *Poller) finishPoll(took time.Duration, valid bool) {
 
 // logOutcome logs what the operator should know about the poll and about workers that publish.
 func (p *Poller) logOutcome(poll pollState) {
-	publishing, elsewhere := p.Fleet.FindPublishers()
+	publishing, others := p.Fleet.FindPublishers()
 	if now := time.Now(); !poll.matched && !publishing {
 		p.logNotFound(now)
 		return
@@ -362,11 +362,11 @@ func (p *Poller) logOutcome(poll pollState) {
 		p.Log.Info("Found endpoints " + p.targetDescription())
 	}
 	for _, name := range slices.Sorted(maps.Keys(poll.otherEndpoints)) {
-		if !slices.Contains(elsewhere, name) {
-			elsewhere = append(elsewhere, name)
+		if !slices.Contains(others, name) {
+			others = append(others, name)
 		}
 	}
-	if poll.loads == 0 && (poll.nullLoad || len(elsewhere) > 0) {
-		p.logNoLoad(elsewhere)
+	if poll.loads == 0 && (poll.nullLoad || len(others) > 0) {
+		p.logNoLoad(others)
 	}
 }

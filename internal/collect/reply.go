@@ -20,21 +20,21 @@ func (p *Poller) handleReply(m *nats.Msg) {
 		p.addNoResponders(poll)
 		return
 	}
-	t := &p.Fleet.Stats
-	t.CountMessage(stats.StatsReply)
+	counts := &p.Fleet.Stats
+	counts.CountMessage(stats.StatsReply)
 	if p.isLate(poll) {
-		t.CountRejected(stats.StatsReply, stats.Late)
+		counts.CountRejected(stats.StatsReply, stats.Late)
 		return
 	}
 	r, err := p.decoder.Decode(m.Data)
 	if err != nil {
-		t.CountRejected(stats.StatsReply, stats.BadJSON)
+		counts.CountRejected(stats.StatsReply, stats.BadJSON)
 		p.Log.Debug("Ignored a stats reply", "error", err)
 		return
 	}
 	service := p.serviceOf(r.Service)
 	if service.lastPoll == 0 {
-		t.CountRejected(stats.StatsReply, stats.BadID)
+		counts.CountRejected(stats.StatsReply, stats.BadID)
 		p.Log.Debug("Ignored a stats reply of a service that was not polled", "service", r.Service)
 		return
 	}
@@ -53,7 +53,7 @@ func (p *Poller) handleReply(m *nats.Msg) {
 // endpointReport returns what a reply reports about one endpoint, and false if that is invalid.
 // An invalid endpoint does not invalidate the others of the reply.
 func (p *Poller) endpointReport(r *wire.DecodedReply, e *wire.DecodedEndpoint, s service) (report fleet.PollReply, ok bool) {
-	t := &p.Fleet.Stats
+	counts := &p.Fleet.Stats
 	worker := fleet.WorkerID{Lease: e.Lease}
 	ok = e.Name != ""
 	if e.Lease == 0 {
@@ -61,7 +61,7 @@ func (p *Poller) endpointReport(r *wire.DecodedReply, e *wire.DecodedEndpoint, s
 		ok = ok && wire.ValidStaticID(worker.Static)
 	}
 	if !ok {
-		t.CountRejected(stats.StatsReply, stats.BadName)
+		counts.CountRejected(stats.StatsReply, stats.BadName)
 		p.Log.Debug("Ignored an endpoint of a stats reply", "subject", string(e.Subject), "service", r.Service, "id", string(r.ID))
 		return report, false
 	}
@@ -74,7 +74,7 @@ func (p *Poller) endpointReport(r *wire.DecodedReply, e *wire.DecodedEndpoint, s
 		Rank:     e.Rank,
 	}
 	if e.Err != nil && p.Fleet.Target().Covers(report.Endpoint) {
-		t.CountRejected(stats.StatsReply, stats.BadLoad)
+		counts.CountRejected(stats.StatsReply, stats.BadLoad)
 		p.Log.Debug("A worker's load cannot be decoded", "endpoint", report.Endpoint, "worker_id", worker, "error", e.Err)
 	}
 	return report, true

@@ -91,56 +91,56 @@ type scheduler struct {
 	stretch      int             // by what factor rounds are longer than they should be
 }
 
-func newScheduler(s *Scraper, quick, slow, long int) *scheduler {
-	r := &scheduler{Scraper: s, byURL: make(map[string]*target), quickTimeout: minQuickTimeout, stretch: 1}
-	r.results = make(chan attemptResult, 2*(quick+slow+long)) // revoked attempts may still be running
-	r.queues = [queueCount]queue{quickQueue: {free: quick}, slowQueue: {free: slow}, longQueue: {free: long, reserved: long / 2}}
-	return r
+func newScheduler(scraper *Scraper, quick, slow, long int) *scheduler {
+	s := &scheduler{Scraper: scraper, byURL: make(map[string]*target), quickTimeout: minQuickTimeout, stretch: 1}
+	s.results = make(chan attemptResult, 2*(quick+slow+long)) // revoked attempts may still be running
+	s.queues = [queueCount]queue{quickQueue: {free: quick}, slowQueue: {free: slow}, longQueue: {free: long, reserved: long / 2}}
+	return s
 }
 
 // runRound scrapes each target once, unless an attempt is still running, and returns when the
 // next round begins. What was scraped of a worker that cannot be scraped any more is kept for
 // two rounds, or until the third failure where scrapes take longer than that.
-func (r *scheduler) runRound(ctx context.Context, begin time.Time) (next time.Time) {
-	targets := r.refreshTargets()
-	length := r.nextRoundLength(len(targets))
+func (s *scheduler) runRound(ctx context.Context, begin time.Time) (next time.Time) {
+	targets := s.refreshTargets()
+	length := s.nextRoundLength(len(targets))
 	next = begin.Add(length)
 	for _, t := range targets {
-		r.runUntil(ctx, begin.Add(time.Duration(t.phase*float64(length))))
+		s.runUntil(ctx, begin.Add(time.Duration(t.phase*float64(length))))
 		if ctx.Err() != nil {
 			return next
 		}
-		r.schedule(ctx, t)
+		s.schedule(ctx, t)
 	}
-	r.runUntil(ctx, next)
+	s.runUntil(ctx, next)
 	return next
 }
 
 // nextRoundLength returns the length of the next round: the interval, or more for many targets,
 // and more while readable targets of the last round still wait. It also forgets expired scrapes,
 // and adapts quickTimeout to the durations of the last round.
-func (r *scheduler) nextRoundLength(targets int) time.Duration {
-	if slices.ContainsFunc(r.queues[quickQueue].waiting[0], func(t *target) bool { return t.due[quickQueue] }) {
-		r.stretch = min(2*r.stretch, maxStretch)
+func (s *scheduler) nextRoundLength(targets int) time.Duration {
+	if slices.ContainsFunc(s.queues[quickQueue].waiting[0], func(t *target) bool { return t.due[quickQueue] }) {
+		s.stretch = min(2*s.stretch, maxStretch)
 	} else {
-		r.stretch = max(r.stretch/2, 1)
+		s.stretch = max(s.stretch/2, 1)
 	}
-	length := max(r.Interval, time.Duration(targets)*scrapeSpacing) * time.Duration(r.stretch)
-	r.Fleet.ExpireScraped(2*max(length, r.roundLength) + r.slowestRead())
-	r.roundLength = length
-	if len(r.durations) > 0 {
-		slices.Sort(r.durations)
+	length := max(s.Interval, time.Duration(targets)*scrapeSpacing) * time.Duration(s.stretch)
+	s.Fleet.ExpireScraped(2*max(length, s.roundLength) + s.slowestRead())
+	s.roundLength = length
+	if len(s.durations) > 0 {
+		slices.Sort(s.durations)
 		// However long the timeout is, a target that waits for a slow one is scraped soon.
-		most := min(r.timeout(), max(r.Interval, ScrapeTimeout)) / 2
-		r.quickTimeout = max(minQuickTimeout, min(3*r.durations[len(r.durations)/2], most))
-		r.durations = r.durations[:0]
+		limit := min(s.timeout(), max(s.Interval, ScrapeTimeout)) / 2
+		s.quickTimeout = max(minQuickTimeout, min(3*s.durations[len(s.durations)/2], limit))
+		s.durations = s.durations[:0]
 	}
 	return length
 }
 
 // slowestRead returns the longest duration of the readable targets.
-func (r *scheduler) slowestRead() (d time.Duration) {
-	for _, t := range r.byURL {
+func (s *scheduler) slowestRead() (d time.Duration) {
+	for _, t := range s.byURL {
 		if t.readable {
 			d = max(d, t.duration)
 		}
@@ -149,53 +149,53 @@ func (r *scheduler) slowestRead() (d time.Duration) {
 }
 
 // schedule puts a target into the queue for its usual duration.
-func (r *scheduler) schedule(ctx context.Context, t *target) {
+func (s *scheduler) schedule(ctx context.Context, t *target) {
 	if t.attempt != nil {
 		return
 	}
 	t.failureCounted = false
 	in := quickQueue
 	switch {
-	case !t.readable || t.duration <= r.quickTimeout:
+	case !t.readable || t.duration <= s.quickTimeout:
 	case t.duration > slowTimeout:
 		in = longQueue
 	default:
 		in = slowQueue
 	}
-	r.enqueue(t, in)
-	r.startAttempts(ctx, in)
+	s.enqueue(t, in)
+	s.startAttempts(ctx, in)
 }
 
 // refreshTargets returns the current targets in the order in which they are scraped.
-func (r *scheduler) refreshTargets() []*target {
-	now := make(map[string]*target)
-	for _, p := range r.Fleet.ScrapeTargets(!r.AllWorkers) {
-		at := r.URL(p)
+func (s *scheduler) refreshTargets() []*target {
+	byURL := make(map[string]*target)
+	for _, w := range s.Fleet.ScrapeTargets(!s.AllWorkers) {
+		at := s.URL(w)
 		if at == "" {
 			continue
 		}
-		t := now[at]
+		t := byURL[at]
 		if t == nil {
-			if t = r.byURL[at]; t == nil {
+			if t = s.byURL[at]; t == nil {
 				t = &target{url: at, phase: scrapePhase(at)}
 			}
-			t.workers, now[at] = nil, t // a new slice, because an attempt may use the old one
+			t.workers, byURL[at] = nil, t // a new slice, because an attempt may use the old one
 		}
-		t.workers = append(t.workers, p)
+		t.workers = append(t.workers, w)
 	}
-	r.byURL = now
-	r.pruneQueues()
-	all := make([]*target, 0, len(now))
+	s.byURL = byURL
+	s.pruneQueues()
+	all := make([]*target, 0, len(byURL))
 	unread := make(map[fleet.Instance]fleet.FailedScrapes)
-	for _, t := range now {
+	for _, t := range byURL {
 		all = append(all, t)
-		for _, p := range t.workers {
+		for _, w := range t.workers {
 			if t.failures > 0 {
-				unread[p.Instance] = fleet.FailedScrapes{Times: t.failures, Why: t.reason}
+				unread[w.Instance] = fleet.FailedScrapes{Times: t.failures, Why: t.reason}
 			}
 		}
 	}
-	r.Fleet.Diagnostics.SetFailedScrapes(unread)
+	s.Fleet.Diagnostics.SetFailedScrapes(unread)
 	slices.SortFunc(all, func(a, b *target) int { return cmp.Or(cmp.Compare(a.phase, b.phase), strings.Compare(a.url, b.url)) })
 	return all
 }
@@ -209,25 +209,25 @@ func scrapePhase(url string) float64 {
 
 // runUntil waits until a time. Meanwhile it handles results, starts attempts as slots become
 // free, and revokes the slots of attempts that take too long.
-func (r *scheduler) runUntil(ctx context.Context, at time.Time) {
+func (s *scheduler) runUntil(ctx context.Context, at time.Time) {
 	timer := time.NewTimer(time.Until(at))
 	defer timer.Stop()
 	for {
-		wake, over := at, noQueue
-		for i, h := range r.timed {
-			if len(h) > 0 && h[0].slotSince.Add(r.slotTimeout(i)).Before(wake) {
-				wake, over = h[0].slotSince.Add(r.slotTimeout(i)), i
+		wake, expired := at, noQueue
+		for i, attempts := range s.timed {
+			if len(attempts) > 0 && attempts[0].slotSince.Add(s.slotTimeout(i)).Before(wake) {
+				wake, expired = attempts[0].slotSince.Add(s.slotTimeout(i)), i
 			}
 		}
 		timer.Reset(time.Until(wake))
 		select {
-		case e := <-r.results:
-			r.finish(ctx, e)
+		case result := <-s.results:
+			s.finish(ctx, result)
 		case <-timer.C:
-			if over == noQueue {
+			if expired == noQueue {
 				return
 			}
-			r.revokeSlot(ctx, over)
+			s.revokeSlot(ctx, expired)
 		case <-ctx.Done():
 			return
 		}
@@ -235,29 +235,29 @@ func (r *scheduler) runUntil(ctx context.Context, at time.Time) {
 }
 
 // finish handles the result of an attempt, and frees its slot.
-func (r *scheduler) finish(ctx context.Context, e attemptResult) {
-	t := e.target
+func (s *scheduler) finish(ctx context.Context, result attemptResult) {
+	t := result.target
 	t.attempt = nil
-	t.large = e.large
+	t.large = result.large
 	switch {
-	case e.ok:
-		t.readable, t.duration, t.failures = true, e.duration, 0
+	case result.ok:
+		t.readable, t.duration, t.failures = true, result.duration, 0
 		t.due[slowQueue], t.due[longQueue] = false, false
-		r.durations = append(r.durations, e.duration)
-	case e.revoked:
-		r.countFailure(t, e.reason)
-		r.enqueue(t, e.retryIn)
+		s.durations = append(s.durations, result.duration)
+	case result.revoked:
+		s.countFailure(t, result.reason)
+		s.enqueue(t, result.retryIn)
 	default:
 		t.readable = false
-		r.countFailure(t, e.reason)
+		s.countFailure(t, result.reason)
 	}
-	if e.queue != noQueue {
-		r.timed[e.queue] = slices.DeleteFunc(r.timed[e.queue], func(o *attempt) bool { return o == e.attempt })
-		r.queues[e.queue].free++
-		r.startAttempts(ctx, e.queue)
+	if result.queue != noQueue {
+		s.timed[result.queue] = slices.DeleteFunc(s.timed[result.queue], func(o *attempt) bool { return o == result.attempt })
+		s.queues[result.queue].free++
+		s.startAttempts(ctx, result.queue)
 	}
-	r.startAttempts(ctx, slowQueue)
-	r.startAttempts(ctx, longQueue)
+	s.startAttempts(ctx, slowQueue)
+	s.startAttempts(ctx, longQueue)
 }
 
 // maxFailures is how many failures in a row a target may have before its scraped values are
@@ -265,15 +265,15 @@ func (r *scheduler) finish(ctx context.Context, e attemptResult) {
 const maxFailures = 3
 
 // countFailure counts a failure of a target that was due: once, however often it was tried.
-func (r *scheduler) countFailure(t *target, why stats.ScrapeFailure) {
+func (s *scheduler) countFailure(t *target, why stats.ScrapeFailure) {
 	t.reason = why
 	if t.failureCounted {
 		return
 	}
 	t.failureCounted = true
 	if t.failures++; t.failures == maxFailures {
-		for _, p := range t.workers {
-			r.Fleet.RecordScrape(p, nil)
+		for _, w := range t.workers {
+			s.Fleet.RecordScrape(w, nil)
 		}
 	}
 }

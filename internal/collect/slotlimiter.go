@@ -41,68 +41,68 @@ type host struct {
 	element *list.Element // in slotLimiter.open; nil: no waiting source may get a slot
 }
 
-func newSlotLimiter(most int) *slotLimiter {
-	return &slotLimiter{max: most, perHost: (most + 1) / 2, hosts: make(map[string]*host)}
+func newSlotLimiter(slots int) *slotLimiter {
+	return &slotLimiter{max: slots, perHost: (slots + 1) / 2, hosts: make(map[string]*host)}
 }
 
 // enqueue lets a source wait for a slot.
-func (p *slotLimiter) enqueue(w *zmqSource) {
-	h := p.hosts[w.host]
+func (l *slotLimiter) enqueue(src *zmqSource) {
+	h := l.hosts[src.host]
 	if h == nil {
-		h = &host{name: w.host}
-		p.hosts[w.host] = h
+		h = &host{name: src.host}
+		l.hosts[src.host] = h
 	}
-	w.queued = h.waiting.PushBack(w)
-	p.waiting++
-	p.updateHost(h)
+	src.queued = h.waiting.PushBack(src)
+	l.waiting++
+	l.updateHost(h)
 }
 
 // next gives a waiting source a slot and returns it, or nil if no source may get one.
-func (p *slotLimiter) next() *zmqSource {
-	first := p.open.Front()
-	if first == nil || p.used == p.max {
+func (l *slotLimiter) next() *zmqSource {
+	first := l.open.Front()
+	if first == nil || l.used == l.max {
 		return nil
 	}
-	p.open.MoveToBack(first)
+	l.open.MoveToBack(first)
 	h := first.Value.(*host)
-	w := h.waiting.Remove(h.waiting.Front()).(*zmqSource)
-	w.queued = nil
-	p.waiting--
+	src := h.waiting.Remove(h.waiting.Front()).(*zmqSource)
+	src.queued = nil
+	l.waiting--
 	h.used++
-	p.used++
-	p.updateHost(h)
-	return w
+	l.used++
+	l.updateHost(h)
+	return src
 }
 
 // release frees the slot of a source.
-func (p *slotLimiter) release(w *zmqSource) {
-	h := p.hosts[w.host]
+func (l *slotLimiter) release(src *zmqSource) {
+	h := l.hosts[src.host]
 	h.used--
-	p.used--
-	p.updateHost(h)
+	l.used--
+	l.updateHost(h)
 }
 
 // cancel stops the waiting of a source.
-func (p *slotLimiter) cancel(w *zmqSource) {
-	h := p.hosts[w.host]
-	h.waiting.Remove(w.queued)
-	w.queued = nil
-	p.waiting--
-	p.updateHost(h)
+func (l *slotLimiter) cancel(src *zmqSource) {
+	h := l.hosts[src.host]
+	h.waiting.Remove(src.queued)
+	src.queued = nil
+	l.waiting--
+	l.updateHost(h)
 }
 
 // updateHost updates whether a host's waiting sources may get a slot, and forgets a host that
 // has neither slots nor waiting sources.
-func (p *slotLimiter) updateHost(h *host) {
-	eligible := h.waiting.Len() > 0 && h.used < p.perHost
+func (l *slotLimiter) updateHost(h *host) {
+	eligible := h.waiting.Len() > 0 && h.used < l.perHost
 	switch {
 	case eligible && h.element == nil:
-		h.element = p.open.PushBack(h)
+		h.element = l.open.PushBack(h)
 	case !eligible && h.element != nil:
-		p.open.Remove(h.element)
+		l.open.Remove(h.element)
 		h.element = nil
 	}
 	if h.used == 0 && h.waiting.Len() == 0 {
-		delete(p.hosts, h.name)
+		delete(l.hosts, h.name)
 	}
 }

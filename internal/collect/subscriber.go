@@ -25,11 +25,11 @@ type subscriber struct {
 }
 
 // topic returns the topic that is subscribed to; empty for a broker.
-func (w *zmqSource) topic() string {
-	if w.broker {
+func (src *zmqSource) topic() string {
+	if src.broker {
 		return ""
 	}
-	return topicOfKind[w.kind]
+	return topicOfKind[src.kind]
 }
 
 // topicOfKind is the inverse of kindOfTopic.
@@ -42,20 +42,20 @@ var topicOfKind = func() map[stats.Kind]string {
 }()
 
 // start subscribes to a source.
-func (z *subscribers) start(ctx context.Context, w *zmqSource) {
+func (z *subscribers) start(ctx context.Context, src *zmqSource) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &subscriber{zmqSource: w, set: z, stop: cancel, since: time.Now()}
-	c := w.channel(w.topic())
+	s := &subscriber{zmqSource: src, set: z, stop: cancel, since: time.Now()}
+	c := src.channel(src.topic())
 	s.channel.Store(&c)
-	w.subscriber = s
+	src.subscriber = s
 	e := z.events
-	gate := z.gateFor(w.address)
+	gate := z.gateFor(src.address)
 	sub := zmtp.Sub{
-		Address: w.address, Topics: []string{c.Topic}, MaxMessage: maxEvent, Dial: e.dial,
+		Address: src.address, Topics: []string{c.Topic}, MaxMessage: maxEvent, Dial: e.dial,
 		BeforeDial: gate.acquire, OnFailure: func(error) { e.fleet.Stats.CountFailure(stats.PeerZMQ) },
 	}
-	deliver := throttle(ctx, func(frames [][]byte) { e.handleDirect(s.channel.Load(), &w.sequence, frames) })
-	if w.broker {
+	deliver := throttle(ctx, func(frames [][]byte) { e.handleDirect(s.channel.Load(), &src.sequence, frames) })
+	if src.broker {
 		sub.Topics, sub.MaxMessage = e.topicPrefixes, 0 // brokers also deliver the workers' events for routers, which are larger
 		deliver = func(frames [][]byte) { e.handleBrokered(&z.deduper, frames) }
 	}
@@ -152,13 +152,14 @@ func (z *subscribers) gateFor(address string) *dialGate {
 	return g
 }
 
-// release reports whether this was the last subscription at the address.
-func (g *dialGate) release() bool {
+// removeUser removes a subscription at the address, and reports whether it was the last.
+func (g *dialGate) removeUser() (last bool) {
 	g.users--
 	return g.users == 0
 }
 
-func (g *dialGate) acquire(ctx context.Context) (over func()) {
+// acquire waits until a subscription may dial. It returns the function to call after the dial.
+func (g *dialGate) acquire(ctx context.Context) (release func()) {
 	select {
 	case g.slots <- struct{}{}:
 		return func() { <-g.slots }

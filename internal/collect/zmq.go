@@ -43,8 +43,8 @@ func (e *Events) ZMQ(ctx context.Context, brokers []string, slots int) error {
 	z := newSubscribers(e, slots)
 	defer z.stopAll()
 	for _, address := range brokers {
-		if w := z.sourceFor(sourceKey{address: address, broker: true}); w != nil {
-			w.configured = true
+		if src := z.sourceFor(sourceKey{address: address, broker: true}); src != nil {
+			src.configured = true
 		}
 	}
 	channels := e.fleet.WatchChannels()
@@ -86,10 +86,10 @@ type subscribers struct {
 	connected int // subscriptions that are up
 }
 
-func newSubscribers(e *Events, most int) *subscribers {
+func newSubscribers(e *Events, slots int) *subscribers {
 	return &subscribers{
 		events: e, sources: make(map[sourceKey]*zmqSource), changed: make(map[*zmqSource]struct{}),
-		limiter: newSlotLimiter(most), gates: make(map[string]*dialGate), maxSources: max(minSources, sourcesPerSlot*most),
+		limiter: newSlotLimiter(slots), gates: make(map[string]*dialGate), maxSources: max(minSources, sourcesPerSlot*slots),
 	}
 }
 
@@ -113,9 +113,9 @@ func (z *subscribers) hasRoomAgain() bool {
 // subscriptions accordingly.
 func (z *subscribers) applyChanges(ctx context.Context, changes []fleet.ChannelChange, all bool) {
 	if all {
-		for _, w := range z.sources {
-			w.registryKeys, w.endpoint, w.endpoints = 0, fleet.Endpoint{}, nil
-			z.changed[w] = struct{}{}
+		for _, src := range z.sources {
+			src.registryKeys, src.endpoint, src.endpoints = 0, fleet.Endpoint{}, nil
+			z.changed[src] = struct{}{}
 		}
 	}
 	for _, c := range changes {
@@ -123,13 +123,13 @@ func (z *subscribers) applyChanges(ctx context.Context, changes []fleet.ChannelC
 		z.applyChange(c.New, 1)
 	}
 	var gone []*subscriber
-	for w := range z.changed {
-		w.chooseEndpoint()
+	for src := range z.changed {
+		src.chooseEndpoint()
 		switch {
-		case w.registryKeys == 0 && !w.configured:
-			gone = append(gone, z.remove(w)...)
-		case w.subscriber != nil:
-			w.subscriber.setChannel(w.channel(w.topic()))
+		case src.registryKeys == 0 && !src.configured:
+			gone = append(gone, z.remove(src)...)
+		case src.subscriber != nil:
+			src.subscriber.setChannel(src.channel(src.topic()))
 		}
 	}
 	z.awaitStopped(gone)
@@ -142,35 +142,35 @@ func (z *subscribers) applyChange(c fleet.Opt[fleet.Channel], delta int) {
 	if !c.OK {
 		return
 	}
-	for _, s := range z.keysOf(c.V) {
-		if delta < 0 && z.sources[s] == nil {
+	for _, key := range z.keysOf(c.V) {
+		if delta < 0 && z.sources[key] == nil {
 			continue
 		}
-		if w := z.sourceFor(s); w != nil {
-			w.addKey(c.V.Endpoint, delta)
+		if src := z.sourceFor(key); src != nil {
+			src.addKey(c.V.Endpoint, delta)
 		}
 	}
 }
 
 // sourceFor returns the source with a key, which it adds if there is none. It returns nil if
 // there are too many.
-func (z *subscribers) sourceFor(s sourceKey) *zmqSource {
-	w := z.sources[s]
-	if w == nil && len(z.sources) >= z.maxSources {
+func (z *subscribers) sourceFor(key sourceKey) *zmqSource {
+	src := z.sources[key]
+	if src == nil && len(z.sources) >= z.maxSources {
 		z.overflowed = true
 		z.events.fleet.Stats.CountRefused(stats.SubscriptionLimit)
 		return nil
 	}
-	if w == nil {
-		w = newZMQSource(s)
-		z.sources[s] = w
-		z.limiter.enqueue(w)
-		if s.broker {
+	if src == nil {
+		src = newZMQSource(key)
+		z.sources[key] = src
+		z.limiter.enqueue(src)
+		if key.broker {
 			z.changeBrokerCount(1)
 		}
 	}
-	z.changed[w] = struct{}{}
-	return w
+	z.changed[src] = struct{}{}
+	return src
 }
 
 // keysOf returns the keys of the sources that deliver the events of a channel, if the program
@@ -193,18 +193,18 @@ func (z *subscribers) keysOf(c fleet.Channel) (all []sourceKey) {
 	return all
 }
 
-// remove removes a source. It returns the source's subscription, which it has told to stop.
-func (z *subscribers) remove(w *zmqSource) (stopped []*subscriber) {
-	delete(z.sources, w.sourceKey)
-	if w.broker {
+// remove removes a source. It stops the source's subscription, if there is one, and returns it.
+func (z *subscribers) remove(src *zmqSource) (stopped []*subscriber) {
+	delete(z.sources, src.sourceKey)
+	if src.broker {
 		z.changeBrokerCount(-1)
 	}
-	if w.subscriber == nil {
-		z.limiter.cancel(w)
+	if src.subscriber == nil {
+		z.limiter.cancel(src)
 		return nil
 	}
-	w.subscriber.stop()
-	return []*subscriber{w.subscriber}
+	src.subscriber.stop()
+	return []*subscriber{src.subscriber}
 }
 
 // changeBrokerCount adds delta to the number of brokers. Gaps are counted only while there is
@@ -227,7 +227,7 @@ func (z *subscribers) awaitStopped(stopped []*subscriber) {
 			z.resetSequence(s.zmqSource)
 		}
 		z.limiter.release(s.zmqSource)
-		if g := z.gates[s.address]; g.release() {
+		if g := z.gates[s.address]; g.removeUser() {
 			delete(z.gates, s.address)
 		}
 	}
@@ -235,14 +235,14 @@ func (z *subscribers) awaitStopped(stopped []*subscriber) {
 
 // startWaiting starts subscriptions while there are slots, and updates the stats.
 func (z *subscribers) startWaiting(ctx context.Context) {
-	for w := z.limiter.next(); w != nil; w = z.limiter.next() {
-		z.start(ctx, w)
+	for src := z.limiter.next(); src != nil; src = z.limiter.next() {
+		z.start(ctx, src)
 	}
-	t := &z.events.fleet.Stats
-	for w := range z.changed {
-		if w.queued != nil && !w.waitCounted {
-			w.waitCounted = true
-			t.CountRefused(stats.SubscriptionLimit)
+	counts := &z.events.fleet.Stats
+	for src := range z.changed {
+		if src.queued != nil && !src.waitCounted {
+			src.waitCounted = true
+			counts.CountRefused(stats.SubscriptionLimit)
 			z.logFull.Do(func() {
 				z.events.log.Warn("There is no room for more ZMQ publishers, and the events of the others are lost: raise the limit on open files (ulimit -n), or --max-workers",
 					"subscriptions", z.limiter.max, "of_one_host", z.limiter.perHost, "announced", len(z.sources))
@@ -251,10 +251,10 @@ func (z *subscribers) startWaiting(ctx context.Context) {
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	t.Publishers.Store(int64(len(z.sources)))
-	t.PublishersWaiting.Store(int64(z.limiter.waiting))
+	counts.Publishers.Store(int64(len(z.sources)))
+	counts.PublishersWaiting.Store(int64(z.limiter.waiting))
 	if len(z.sources) > 0 {
-		t.ZMQ.MarkUsed()
+		counts.ZMQ.MarkUsed()
 	}
 	z.updateStats()
 }
@@ -262,11 +262,11 @@ func (z *subscribers) startWaiting(ctx context.Context) {
 // rotate gives the slots of unreachable sources to waiting ones.
 func (z *subscribers) rotate() {
 	var stopped []*subscriber
-	for _, w := range z.sources {
+	for _, src := range z.sources {
 		if len(stopped) == z.limiter.waiting {
 			break
 		}
-		if s := w.subscriber; s != nil && !w.configured && s.downtime() >= yieldSlotAfter {
+		if s := src.subscriber; s != nil && !src.configured && s.downtime() >= yieldSlotAfter {
 			s.stop()
 			stopped = append(stopped, s)
 		}
@@ -279,17 +279,17 @@ func (z *subscribers) rotate() {
 
 // resetSequence forgets the sequence number of a publisher whose subscription has ended. Its
 // events until the next subscription are not missing.
-func (z *subscribers) resetSequence(w *zmqSource) {
-	w.sequence = sequence{}
-	z.events.openGaps.discard(&w.sequence)
+func (z *subscribers) resetSequence(src *zmqSource) {
+	src.sequence = sequence{}
+	z.events.openGaps.discard(&src.sequence)
 }
 
 func (z *subscribers) stopAll() {
 	var all []*subscriber
-	for _, w := range z.sources {
-		if w.subscriber != nil {
-			w.subscriber.stop()
-			all = append(all, w.subscriber)
+	for _, src := range z.sources {
+		if src.subscriber != nil {
+			src.subscriber.stop()
+			all = append(all, src.subscriber)
 		}
 	}
 	z.awaitStopped(all)
@@ -306,13 +306,13 @@ func (z *subscribers) changeConnected(delta int) {
 // updateStats updates whether ZeroMQ counts as connected: at least one source is, if there are
 // any. A gauge of its own counts the unreachable ones.
 func (z *subscribers) updateStats() {
-	t := &z.events.fleet.Stats
-	t.PublishersUp.Store(int64(z.connected))
-	if t.Publishers.Load() == 0 {
-		t.ZMQ.SetIdle()
+	counts := &z.events.fleet.Stats
+	counts.PublishersUp.Store(int64(z.connected))
+	if counts.Publishers.Load() == 0 {
+		counts.ZMQ.SetIdle()
 		return
 	}
-	t.ZMQ.SetConnected(z.connected > 0)
+	counts.ZMQ.SetConnected(z.connected > 0)
 }
 
 // handleDirect handles a message of a publisher. ZeroMQ subscribes by prefix, so messages of

@@ -42,30 +42,30 @@ func newZMQSource(s sourceKey) *zmqSource {
 }
 
 // addKey adds a key with this endpoint (delta 1), or removes one (delta -1).
-func (w *zmqSource) addKey(at fleet.Endpoint, delta int) {
-	w.registryKeys += delta
+func (src *zmqSource) addKey(at fleet.Endpoint, delta int) {
+	src.registryKeys += delta
 	switch {
-	case w.endpoints != nil:
-		if w.endpoints[at] += delta; w.endpoints[at] <= 0 {
-			delete(w.endpoints, at)
+	case src.endpoints != nil:
+		if src.endpoints[at] += delta; src.endpoints[at] <= 0 {
+			delete(src.endpoints, at)
 		}
-	case delta > 0 && w.registryKeys > 1 && w.endpoint != at:
-		w.endpoints = map[fleet.Endpoint]int{w.endpoint: w.registryKeys - 1, at: 1}
+	case delta > 0 && src.registryKeys > 1 && src.endpoint != at:
+		src.endpoints = map[fleet.Endpoint]int{src.endpoint: src.registryKeys - 1, at: 1}
 	case delta > 0:
-		w.endpoint = at
+		src.endpoint = at
 	}
 }
 
 // chooseEndpoint chooses the most specific endpoint, and of equal ones the first.
-func (w *zmqSource) chooseEndpoint() {
+func (src *zmqSource) chooseEndpoint() {
 	first := true
-	for e := range w.endpoints {
-		if first || moreSpecific(e, w.endpoint) {
-			w.endpoint, first = e, false
+	for e := range src.endpoints {
+		if first || moreSpecific(e, src.endpoint) {
+			src.endpoint, first = e, false
 		}
 	}
-	if len(w.endpoints) == 1 {
-		w.endpoints = nil
+	if len(src.endpoints) == 1 {
+		src.endpoints = nil
 	}
 }
 
@@ -78,9 +78,9 @@ func moreSpecific(a, b fleet.Endpoint) bool {
 }
 
 // channel returns the source as a channel.
-func (w *zmqSource) channel(topic string) fleet.Channel {
-	if w.broker {
-		return fleet.Channel{Plane: fleet.BrokerPlane, Address: w.address}
+func (src *zmqSource) channel(topic string) fleet.Channel {
+	if src.broker {
+		return fleet.Channel{Plane: fleet.BrokerPlane, Address: src.address}
 	}
-	return fleet.Channel{Endpoint: w.endpoint, Topic: topic, Publisher: w.publisher, Plane: fleet.ZMQPlane, Address: w.address}
+	return fleet.Channel{Endpoint: src.endpoint, Topic: topic, Publisher: src.publisher, Plane: fleet.ZMQPlane, Address: src.address}
 }
