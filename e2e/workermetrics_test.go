@@ -349,9 +349,9 @@ func TestWorkerMetricsThatFailAffectNoOtherWorker(t *testing.T) {
 		}
 		return nil
 	})
-	logged := slices.DeleteFunc(m.LinesWith(" WARN "), func(line string) bool { return strings.Contains(line, " WARN metrics: Problem: ") })
-	if len(logged) != 1 || !strings.Contains(logged[0], "own metrics page") {
-		t.Errorf("the log warns %q, want one line", logged)
+	said := slices.DeleteFunc(m.LinesWith(" WARN "), func(line string) bool { return strings.Contains(line, " WARN metrics: Problem: ") })
+	if len(said) != 1 || !strings.Contains(said[0], "worker's metrics cannot be read") {
+		t.Errorf("the log warns %q, want one line", said)
 	}
 	m.Terminate() // at once, although some requests stall
 }
