@@ -143,7 +143,7 @@ func newNATSClient(servers string, getenv func(string) string, log *slog.Logger,
 	c := &natsClient{reporter: &connReporter{log: log, servers: redactedURLs(urls), hooks: hooks}, opts: nats.GetDefaultOptions()}
 	for _, u := range urls {
 		if isWebsocket(u) != isWebsocket(urls[0]) {
-			return nil, fmt.Errorf("--nats-server %q: want only websocket servers, or none", c.reporter.servers)
+			return nil, fmt.Errorf("--nats-server %q: want websocket servers only, or none", c.reporter.servers)
 		}
 		c.opts.Servers = append(c.opts.Servers, u.String())
 	}
