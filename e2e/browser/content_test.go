@@ -36,17 +36,17 @@ func TestWebPageGroupTitlesFollowTheColour(t *testing.T) {
 	}
 }
 
-// recordAnnouncements makes the pages that are opened from now on record the texts of their live regions, in said.
+// recordAnnouncements makes the pages that are opened from now on record the texts of their live regions, in announced.
 func (b *tab) recordAnnouncements() {
 	b.t.Helper()
 	b.call("Page.addScriptToEvaluateOnNewDocument", object{"source": `
-		globalThis.said = []
+		globalThis.announced = []
 		addEventListener('DOMContentLoaded', () => {
 			const live = '[role=status], [role=alert], [role=log], [role=timer], [aria-live]:not([aria-live=off]), output'
 			new MutationObserver(all => {
 				for (const m of all) {
 					const region = (m.target.closest ? m.target : m.target.parentElement)?.closest(live)
-					if (region?.textContent.trim()) said.push(region.textContent.trim())
+					if (region?.textContent.trim()) announced.push(region.textContent.trim())
 				}
 			}).observe(document.body, {subtree: true, childList: true, characterData: true})
 		})`}, nil)
@@ -67,7 +67,7 @@ func TestWebPageAnnouncesChangesOnly(t *testing.T) {
 	b.recordAnnouncements()
 	// New and solved problems are changes, too. They are left out, because some are raised only after a minute.
 	announcements := func() (all []string) {
-		must(t, b.eval("said.filter(s => !/new problem|Solved/.test(s))", &all))
+		must(t, b.eval("announced.filter(s => !/new problem|Solved/.test(s))", &all))
 		return all
 	}
 	b.open(p.url + "/#problem=imbalance:backend/generate")
@@ -83,29 +83,29 @@ func TestWebPageAnnouncesChangesOnly(t *testing.T) {
 		t.Errorf("the page announced %q, want nothing while only numbers change", more)
 	}
 	b.pressKeys("p")
-	b.waitFor("said.some(s => s.includes('Paused.'))")
+	b.waitFor("announced.some(s => s.includes('Paused.'))")
 	before = len(announcements())
 	b.waitForSnapshots(4)
 	if more := announcements()[before:]; len(more) > 0 {
 		t.Errorf("the page announced %q, want nothing while paused", more)
 	}
 	b.pressKeys("p")
-	b.waitFor("said.some(s => s.includes('Live.'))")
+	b.waitFor("announced.some(s => s.includes('Live.'))")
 	b.run("location.hash = 'state=malformed'")
-	b.waitFor("said.at(-1).includes('1 of 12 workers shown.')")
+	b.waitFor("announced.at(-1).includes('1 of 12 workers shown.')")
 
 	before = len(announcements())
 	b.expectOutage(true)
 	p.Kill()
 	b.waitForText("#banner", "Connection lost", "s ago")
-	b.waitFor("said.some(s => s.includes('Connection lost.'))")
+	b.waitFor("announced.some(s => s.includes('Connection lost.'))")
 	b.waitFor("parseFloat(document.querySelector('#ago').innerText) > 4") // the page's clock has ticked often
 	if more := announcements()[before:]; len(more) != 1 {
 		t.Errorf("the page announced %q when the connection was lost, want one announcement", more)
 	}
 	p.start()
 	b.waitForText("#live", "Live")
-	b.waitFor("said.some(s => s.includes('Connected again.'))")
+	b.waitFor("announced.some(s => s.includes('Connected again.'))")
 	for _, text := range announcements() {
 		if strings.Contains(text, " ago") {
 			t.Errorf("the page announced %q, want no time, which changes each second", text)

@@ -31,8 +31,8 @@ const disconnected = missing => `<section><h2>What is not connected</h2>${missin
   ${m.lost ? 'The connection was lost' : 'There has been no connection yet'}${m.why ? `: ${esc(m.why)}` : ''}. The program keeps trying.</p>`).join('')}</section>`
 const suggestion = n => `<div class="suggestion"><b>Did you mean ${esc(joinName(n))}?</b><p>${esc(n.why)}</p>${n.command ? commandBox(n.command) : ''}</div>`
 
-// The registries: how it is said that one is not connected, and the setting that the
-// program and the workers must share.
+// For each registry, the text if it is not connected, and a question about the setting that
+// the program and the workers must share.
 const REGISTRIES = {
   etcd: ['etcd is not connected', 'do they use this etcd (ETCD_ENDPOINTS)'],
   file: ['the directory of workers cannot be read', 'do they write to this directory (DYN_FILE_KV)'],

@@ -1,4 +1,4 @@
-// The page draws everything anew with each snapshot. It only draws: every aggregate and
+// The page redraws everything with each snapshot. It computes nothing: every aggregate and
 // every sentence comes from the server.
 import {loadPalette} from './colours.js'
 import {$, announce, prefersReducedMotion} from './dom.js'

@@ -33,7 +33,7 @@ function announceChanges(list) {
   knownTitles = titles
 }
 
-// noProblemsText says that there is no problem, and nothing that is not certain.
+// noProblemsText returns the text if there is no problem. It claims only what is certain.
 function noProblemsText() {
   if (!current.fresh) return `Not known: the page has had no data since ${clock(current.snapshot.now)}.`
   const {fleet: f, workers} = current.snapshot, {answering, silent, unregistered, malformed} = f.states

@@ -11,7 +11,7 @@ export const current = {
   lag: 0,           // how many seconds old the snapshot is, if it is outdated
 }
 
-// draw draws everything anew. main.js sets how.
+// draw redraws the whole page, with the function that main.js sets.
 let drawAll = () => {}
 export const onDraw = f => { drawAll = f }
 export function draw() {

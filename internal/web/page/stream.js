@@ -7,8 +7,8 @@ const HIDDEN_TIMEOUT = 60000  // ms after which a hidden page closes its stream
 // eventSource returns a source of snapshots. It calls snapshot with each one, opened when
 // the stream is connected, lost when it is not, with the time of the next attempt (ms since
 // 1970) and the server's reason if it gave one, and suspended when it has closed the stream
-// of a hidden page: a browser opens at most six streams to a server, and the server has a
-// limit of its own.
+// of a hidden page: a browser opens at most six streams to a server, and the server limits
+// its streams, too.
 export function eventSource(stream, workerURL) {
   let es, listener, retryDelay, opened, lastMessageAt, retryTimer, suspended
 
@@ -88,8 +88,8 @@ export function eventSource(stream, workerURL) {
   }
 }
 
-// refusalReason asks the server why it refused the stream, because an EventSource does not
-// report that.
+// refusalReason requests the stream once more to learn why the server refused it, because an
+// EventSource does not report that.
 async function refusalReason(stream) {
   try {
     const answer = await fetch(withoutCredentials(stream), {signal: AbortSignal.timeout(3000)})

@@ -43,7 +43,7 @@ const total = f => STATES.reduce((n, s) => n + f.states[s], 0)
 export function drawBar() {
   const {namespace, connected, leader, fleet} = current.snapshot
   textWithTitle($('ns'), namespace)
-  // ZeroMQ has many connections, which are seldom all lost: its detail says how many.
+  // ZeroMQ has many connections, which are seldom all lost. The detail has their number.
   const connectionText = (system, c) => c.on ? '<span class="sr"> connected</span>' : system === 'zmq' && c.detail ? ' ' + esc(c.detail) : c.refused ? ' denied' : c.lost === false ? ' not connected' : ' lost'
   html($('conns'), Object.entries(connected).map(([system, c]) => `<li class="${c.on ? 'on' : 'off'}" title="${esc(c.detail ?? '')}">` +
     `<i aria-hidden="true"></i>${esc(system)}${connectionText(system, c)}</li>`).join(''))

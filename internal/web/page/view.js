@@ -39,7 +39,7 @@ export function saveView() {
 
 // An open worker is one entry of the browser's history, even if several are opened one after
 // the other: Back closes the worker, and Forward opens it again.
-let goingBack = false // history.back() was called, and popstate has not come yet
+let goingBack = false // history.back() was called, but popstate has not fired yet
 
 export function openInView(key) {
   const isOpen = view.w || goingBack
