@@ -105,7 +105,7 @@ func TestWebPageProblemShowsItsWorkers(t *testing.T) {
 	b.waitFor("location.hash.startsWith('#problem=silent')")
 }
 
-func TestWebPageKeyboard(t *testing.T) {
+func TestWebPageKeyboardShortcuts(t *testing.T) {
 	env := newEnvironment(t)
 	startFleet(env)
 	b := env.openPage("#sort=id&dir=asc")
@@ -133,7 +133,13 @@ func TestWebPageKeyboard(t *testing.T) {
 	b.waitForText("#n-workers", "45")
 	joined.stop()
 	b.waitForText("#n-workers", "44")
+}
 
+func TestWebPageKeyboardInHeatMap(t *testing.T) {
+	env := newEnvironment(t)
+	startFleet(env)
+	b := env.openPage("#sort=id&dir=asc")
+	b.waitForText("#n-workers", "44")
 	b.run("document.querySelector('#map').focus()")
 	b.pressKeys("ArrowRight", "ArrowRight", "ArrowDown")
 	b.waitForText("#tip", "state", "answering", "KV blocks")
@@ -147,7 +153,13 @@ func TestWebPageKeyboard(t *testing.T) {
 	b.pressKeys("Escape")
 	b.waitFor("document.querySelector('#worker').hidden && document.activeElement.id === 'map'")
 	b.waitForFragment("#sort=id&dir=asc")
+}
 
+func TestWebPageKeyboardInTableAndPlots(t *testing.T) {
+	env := newEnvironment(t)
+	startFleet(env)
+	b := env.openPage("#sort=id&dir=asc")
+	b.waitForText("#n-workers", "44")
 	b.run("document.querySelector('#rows tr').focus()")
 	b.waitForText("#order-note", "order held")
 	b.pressKeys("ArrowDown", "Enter")

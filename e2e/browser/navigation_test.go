@@ -47,8 +47,19 @@ func TestWebPageBackClosesWorker(t *testing.T) {
 	b.run("history.forward()")
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(1)))
 	b.waitForFragment(fmt.Sprintf("%s&w=%d", view, workerID(1)))
+}
 
-	// A worker that is closed by a key or a click leaves no entry behind, and Forward opens it again.
+// A worker that is closed by a key or a click leaves no history entry before the current one,
+// and Forward opens it again.
+func TestWebPageClosedWorkerLeavesHistory(t *testing.T) {
+	env := newEnvironment(t)
+	startFleet(env)
+	b := env.openPage("#sort=id&dir=asc")
+	b.waitForText("#n-workers", "44")
+	const view = "#sort=id&dir=asc"
+	b.run("document.querySelectorAll('#rows tr')[1].click()")
+	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(1)))
+	b.waitForHistory(3, 2)
 	b.pressKeys("Escape")
 	b.waitFor("document.querySelector('#worker').hidden")
 	b.waitForFragment(view)
@@ -65,8 +76,14 @@ func TestWebPageBackClosesWorker(t *testing.T) {
 		b.waitForFragment(view)
 	}
 	b.waitForHistory(3, 1)
+}
 
-	// A setting that is changed while a worker is open is kept.
+// A setting that is changed while a worker is open is kept when the worker is closed.
+func TestWebPageClosedWorkerKeepsSettings(t *testing.T) {
+	env := newEnvironment(t)
+	startFleet(env)
+	b := env.openPage("#sort=id&dir=asc")
+	b.waitForText("#n-workers", "44")
 	b.run("document.querySelector('#rows tr').click()")
 	b.waitForText("#w-title", fmt.Sprintf("%x", workerID(0)))
 	b.selectOption("#f-by", "slots")
