@@ -3,7 +3,6 @@
 package browser
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -105,13 +104,7 @@ func axeCore(t *testing.T) string {
 // screenshot writes a picture of the page into the directory that DYNAMO_SCREENSHOTS names, if it does.
 func (b *tab) screenshot(name string) {
 	b.t.Helper()
-	dir := os.Getenv("DYNAMO_SCREENSHOTS")
-	if dir == "" {
-		return
+	if dir := os.Getenv("DYNAMO_SCREENSHOTS"); dir != "" {
+		must(b.t, os.WriteFile(filepath.Join(dir, name+".png"), b.capture(), 0o600))
 	}
-	var shot struct{ Data json.RawMessage }
-	b.call("Page.captureScreenshot", object{"format": "png"}, &shot)
-	var png []byte
-	must(b.t, json.Unmarshal(shot.Data, &png))
-	must(b.t, os.WriteFile(filepath.Join(dir, name+".png"), png, 0o600))
 }

@@ -283,6 +283,14 @@ func (b *tab) waitForFragment(want string) {
 	})
 }
 
+// capture returns a screenshot of the window as a PNG.
+func (b *tab) capture() []byte {
+	b.t.Helper()
+	var shot struct{ Data []byte }
+	b.call("Page.captureScreenshot", object{"format": "png"}, &shot)
+	return shot.Data
+}
+
 // keyCodes holds the codes of the keys that do not write a letter.
 var keyCodes = map[string]int{"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Tab": 9}
 
