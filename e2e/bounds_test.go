@@ -82,7 +82,7 @@ var bounds = []bound{
 	{"msgpack", "32 levels", "wire maxDepth", "wire TestLimitOfMsgpackNesting"},
 	{"the registry in etcd", "4 MiB", "connect MaxEtcdMessage", "leader TestEtcdLockKeyTooLargeToRead"},
 	{"the registry in etcd", "32 MiB", "discovery maxKey", "discovery TestEtcdListSkipsLongKeys"},
-	{"the registry in etcd", "1 MiB", "discovery maxValue", "discovery TestEtcdCountsLargeValues"},
+	{"the registry in etcd", "1 MiB", "discovery maxValue", "discovery TestEtcdListCountsLargeValues"},
 	{"the registry in etcd", "16 ×", "discovery listedPerWorker", "discovery TestEtcdListIsBounded"},
 	{"the registry in etcd", "1,024", "discovery minListedWorkers", "discovery TestEtcdListIsBounded"},
 	{"the registry in etcd", "5 s", "connect EtcdCallTimeout", "discovery TestEtcdOneBadEndpointOfSeveral"},

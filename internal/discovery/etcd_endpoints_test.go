@@ -20,7 +20,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// member starts a member of a cluster: name=URL pairs, of which one is its own.
+// member starts a member of a cluster. The cluster is name=URL pairs, including its own.
 func member(t *testing.T, name, peer, cluster, state string) *devstack.EtcdServer {
 	t.Helper()
 	u, err := url.Parse(peer)
@@ -29,11 +29,11 @@ func member(t *testing.T, name, peer, cluster, state string) *devstack.EtcdServe
 	}
 	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir(), Tune: func(c *embed.Config) {
 		c.Name, c.ListenPeerUrls, c.AdvertisePeerUrls, c.InitialCluster, c.ClusterState = name, []url.URL{*u}, []url.URL{*u}, cluster, state
-		c.InitialClusterToken = t.Name() // so that clusters have ids of their own
-		c.TickMs, c.ElectionMs = 50, 500 // a busy machine is no reason for another leader
+		c.InitialClusterToken = t.Name() // so that each cluster has its own id
+		c.TickMs, c.ElectionMs = 50, 500 // a busy machine must not cause an election
 	}})
 	if err != nil {
-		t.Error(err) // it may be started beside the test
+		t.Error(err) // not Fatal: it may run in another goroutine
 		return nil
 	}
 	t.Cleanup(s.Close)
@@ -49,7 +49,7 @@ func peerURL(t *testing.T) string {
 	return fmt.Sprintf("http://127.0.0.1:%d", port)
 }
 
-// alone is a cluster of one member, whose peers can reach it.
+// singleMember is a cluster of one member, which other members can join.
 func singleMember(t *testing.T) (s *devstack.EtcdServer, peer string) {
 	t.Helper()
 	peer = peerURL(t)
@@ -60,7 +60,7 @@ func singleMember(t *testing.T) (s *devstack.EtcdServer, peer string) {
 	return s, peer
 }
 
-// learner adds a member to it that answers next to nothing.
+// addLearner adds a learner to a cluster. A learner rejects most requests.
 func addLearner(t *testing.T, voter *devstack.EtcdServer, peer string) string {
 	t.Helper()
 	own := peerURL(t)
@@ -74,7 +74,7 @@ func addLearner(t *testing.T, voter *devstack.EtcdServer, peer string) string {
 	return s.Endpoint()
 }
 
-// leaderless is a member whose only other member is gone.
+// leaderlessMember is a member of a cluster whose only other member has stopped.
 func leaderlessMember(t *testing.T) string {
 	t.Helper()
 	peers := [2]string{peerURL(t), peerURL(t)}
@@ -93,17 +93,18 @@ func leaderlessMember(t *testing.T) string {
 	testutil.Until(t, func() error {
 		status, err := ec.Status(t.Context(), members[0].Endpoint())
 		if err == nil && status.Leader != 0 {
-			err = errors.New("it takes the other for its leader still")
+			err = errors.New("it still has a leader")
 		}
 		return err
 	})
 	return members[0].Endpoint()
 }
 
-// dead is where no server listens, nor will: a port that is free now may be another test's soon.
+// deadEndpoint is an address where no server will ever listen. A port that is free now may soon be
+// another test's.
 const deadEndpoint = "http://127.0.0.1:1"
 
-// deaf takes connections, and says nothing.
+// silentServer accepts connections and never sends anything.
 func silentServer(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -124,7 +125,7 @@ func silentServer(t *testing.T) string {
 	return "http://" + l.Addr().String()
 }
 
-// locked makes an etcd want the user root with a password.
+// requireAuth enables authentication in an etcd, with the user root and a password.
 func requireAuth(t *testing.T, endpoint, password string) {
 	t.Helper()
 	ec := devstacktest.EtcdClient(t, endpoint)
@@ -137,8 +138,8 @@ func requireAuth(t *testing.T, endpoint, password string) {
 	}
 }
 
-// TestEtcdOneBadEndpointOfSeveral does not keep a pair of programs from seeing the
-// fleet, and one of them from leading, in whatever order they have the endpoints.
+// One bad endpoint does not keep a pair of programs from watching the registry, or one of them
+// from leading, whatever the order of the endpoints.
 func TestEtcdOneBadEndpointOfSeveral(t *testing.T) {
 	t.Parallel()
 	good, peer := singleMember(t)
@@ -196,8 +197,7 @@ func waitWorker(t *testing.T, p *Etcd, id uint64) {
 	})
 }
 
-// TestEtcdRefusalByOneEndpoint has a user who is another at one of
-// the endpoints.
+// The password is wrong at one of the endpoints.
 func TestEtcdRefusalByOneEndpoint(t *testing.T) {
 	t.Parallel()
 	good, _ := singleMember(t)
@@ -219,7 +219,7 @@ func TestEtcdRefusalByOneEndpoint(t *testing.T) {
 		stop()
 		stopWatching()
 	}
-	// Where no endpoint lets us in, that is the end, and says why, whichever else is away.
+	// If every reachable endpoint refuses the credentials, Watch and Hold fail and say why.
 	p := newEtcdAt(t, other.Endpoint()+","+deadEndpoint, user...)
 	for what, loop := range map[string]func(context.Context) error{
 		"Watch": p.Watch,
@@ -232,7 +232,7 @@ func TestEtcdRefusalByOneEndpoint(t *testing.T) {
 	}
 }
 
-// TestEtcdLogsConnectionChanges: at the start, too, once for each change.
+// Each change is logged once, from the start on.
 func TestEtcdLogsConnectionChanges(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
@@ -259,7 +259,7 @@ func TestEtcdLogsConnectionChanges(t *testing.T) {
 	testutil.Until(t, out.HasCount("127.0.0.1:1: connect: connection refused", 1))
 }
 
-// TestEtcdRelistIsNoReconnect: each listing is followed by one watch.
+// Each listing is followed by a new watch on the same connection.
 func TestEtcdRelistIsNoReconnect(t *testing.T) {
 	p := newEtcdAt(t, "http://127.0.0.1:1")
 	log, out := testutil.NewLog()
@@ -269,6 +269,6 @@ func TestEtcdRelistIsNoReconnect(t *testing.T) {
 		w.markConnected("x")
 	}
 	if n := out.Count("Connected to etcd"); n != 1 {
-		t.Errorf("said %d times, want once:\n%s", n, out)
+		t.Errorf("logged %d times, want once:\n%s", n, out)
 	}
 }

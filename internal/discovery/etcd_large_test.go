@@ -14,7 +14,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// roomy is a registry on an etcd that takes requests of 16 MiB.
+// newLargeRegistry is a registry on an etcd that accepts requests of 16 MiB.
 func newLargeRegistry(t *testing.T) *registry { return newRegistryFor(t, 16<<20, 100*time.Millisecond) }
 
 // newRegistryFor is a registry on devstacktest.LargeEtcd.
@@ -24,7 +24,7 @@ func newRegistryFor(t *testing.T, bytes int, election time.Duration) *registry {
 	return &registry{s, newEtcdAt(t, s.Etcd.Endpoint()), t, ec}
 }
 
-// restart takes the etcd down, and brings it back as it was.
+// restart stops the etcd and starts it again with its data.
 func (r *registry) restart() {
 	r.t.Helper()
 	config := r.Stack.Etcd.Config()
@@ -34,81 +34,77 @@ func (r *registry) restart() {
 	r.Stack.Etcd = s
 }
 
-// TestEtcdCountsLargeValues in the listing, and in the watch.
-func TestEtcdCountsLargeValues(t *testing.T) {
-	t.Parallel()
-	sizes := []int{900_000, 1_400_000, 5 << 20, 10 << 20}
-	card := func(i int) string { return fmt.Sprintf("v1/mdc/dynamo/c/e/%x", 0x1000+i) }
-	puts := func(r *registry) {
-		r.register(wire.LayoutV1, worker(1))
-		for i, size := range sizes {
-			r.put(card(i), strings.Repeat("x", size))
-		}
-		for id := range uint64(20) {
-			r.register(wire.LayoutV1, worker(2+id))
-		}
+// putLargeValues registers 21 workers, and model cards of which three are too large and one is no
+// JSON.
+func putLargeValues(r *registry) {
+	r.t.Helper()
+	r.register(wire.LayoutV1, worker(1))
+	for i, size := range []int{900_000, 1_400_000, 5 << 20, 10 << 20} {
+		r.put(fmt.Sprintf("v1/mdc/dynamo/c/e/%x", 0x1000+i), strings.Repeat("x", size))
 	}
-	check := func(r *registry, out *testutil.Log) {
-		r.t.Helper()
-		r.waitRegistered(21, func(uint64) bool { return true })
-		st := &r.Fleet.Stats
-		testutil.Until(r.t, func() error {
-			if got := st.Rejected(stats.CardKeys, stats.TooLarge); got != 3 {
-				return fmt.Errorf("%d cards rejected for their size, want 3", got)
-			}
-			if got := st.Rejected(stats.CardKeys, stats.BadJSON); got != 1 {
-				return fmt.Errorf("%d cards rejected for what they say, want 1", got)
-			}
-			return connected(r.Etcd)
-		})
-		if n := out.Count("is not read; further keys like it are not logged"); n != 1 || !strings.Contains(out.String(), "v1/mdc/dynamo/c/e/100") {
-			r.t.Errorf("the log names %d keys:\n%s", n, out)
-		}
-		r.put(wire.LayoutV1.Key("dynamo", worker(99)), string(wire.LayoutV1.Value("dynamo", worker(99), "s")))
-		waitWorker(r.t, r.Etcd, 99)
+	for id := range uint64(20) {
+		r.register(wire.LayoutV1, worker(2+id))
 	}
-	t.Run("listed", func(t *testing.T) {
-		t.Parallel()
-		r := newLargeRegistry(t)
-		log, out := testutil.NewLog()
-		r.Log = log
-		puts(r)
-		testutil.Start(t, r.Watch)
-		check(r, out)
-		if n := r.Fleet.Stats.Messages(stats.CardKeys); n != 4 {
-			t.Errorf("%d cards received, want 4", n)
-		}
-	})
-	t.Run("watched", func(t *testing.T) {
-		t.Parallel()
-		r := newLargeRegistry(t)
-		log, out := testutil.NewLog()
-		r.Log = log
-		testutil.Start(t, r.Watch)
-		<-r.Fleet.Synced()
-		testutil.Until(t, func() error { return connected(r.Etcd) })
-		puts(r)
-		r.waitRegistered(21, func(uint64) bool { return true })
-		// What was larger than a message has had the registry listed anew, once for each at
-		// most: then the others are read, and counted, again.
-		testutil.Until(t, func() error {
-			if got := r.Fleet.Stats.Rejected(stats.CardKeys, stats.TooLarge); got < 3 || got > 9 {
-				return fmt.Errorf("%d cards rejected for their size", got)
-			}
-			return nil
-		})
-		if n := out.Count("is not read; further keys like it are not logged"); n != 1 {
-			t.Errorf("the log names %d keys:\n%s", n, out)
-		}
-		if n := r.Fleet.Stats.Etcd.Disconnects(); n != 0 {
-			t.Errorf("the connection was lost %d times, want never", n)
-		}
-		r.register(wire.LayoutV1, worker(99))
-		waitWorker(t, r.Etcd, 99)
-	})
 }
 
-// TestEtcdKeepsKeyThatTurnsBad by the watch, and by the listing after it, until it is gone.
+// Values that are too large are counted and logged, and affect no other key.
+func TestEtcdListCountsLargeValues(t *testing.T) {
+	t.Parallel()
+	r := newLargeRegistry(t)
+	log, out := testutil.NewLog()
+	r.Log = log
+	putLargeValues(r)
+	testutil.Start(t, r.Watch)
+	r.waitRegistered(21, func(uint64) bool { return true })
+	st := &r.Fleet.Stats
+	testutil.Until(t, func() error {
+		if got := st.Rejected(stats.CardKeys, stats.TooLarge); got != 3 {
+			return fmt.Errorf("%d cards rejected for their size, want 3", got)
+		}
+		if got := st.Rejected(stats.CardKeys, stats.BadJSON); got != 1 {
+			return fmt.Errorf("%d cards rejected for their JSON, want 1", got)
+		}
+		return connected(r.Etcd)
+	})
+	if n := out.Count("is not read; further keys like it are not logged"); n != 1 || !strings.Contains(out.String(), "v1/mdc/dynamo/c/e/100") {
+		t.Errorf("the log names %d keys, want one:\n%s", n, out)
+	}
+	r.register(wire.LayoutV1, worker(99))
+	waitWorker(t, r.Etcd, 99)
+	if n := st.Messages(stats.CardKeys); n != 4 {
+		t.Errorf("%d cards received, want 4", n)
+	}
+}
+
+func TestEtcdWatchCountsLargeValues(t *testing.T) {
+	t.Parallel()
+	r := newLargeRegistry(t)
+	log, out := testutil.NewLog()
+	r.Log = log
+	testutil.Start(t, r.Watch)
+	<-r.Fleet.Synced()
+	testutil.Until(t, func() error { return connected(r.Etcd) })
+	putLargeValues(r)
+	r.waitRegistered(21, func(uint64) bool { return true })
+	// Each value that is larger than a message causes one new listing at most, which reads and
+	// counts the others again.
+	testutil.Until(t, func() error {
+		if got := r.Fleet.Stats.Rejected(stats.CardKeys, stats.TooLarge); got < 3 || got > 9 {
+			return fmt.Errorf("%d cards rejected for their size, want 3 to 9", got)
+		}
+		return nil
+	})
+	if n := out.Count("is not read; further keys like it are not logged"); n != 1 {
+		t.Errorf("the log names %d keys, want one:\n%s", n, out)
+	}
+	if n := r.Fleet.Stats.Etcd.Disconnects(); n != 0 {
+		t.Errorf("the connection was lost %d times, want never", n)
+	}
+	r.register(wire.LayoutV1, worker(99))
+	waitWorker(t, r.Etcd, 99)
+}
+
+// The watch, and a later listing, keep the last good value of a key until it is deleted.
 func TestEtcdKeepsKeyThatTurnsBad(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]string{"garbage": "garbage", "too large": strings.Repeat("x", 1_400_000), "larger than a message": strings.Repeat("x", 5<<20)} {
@@ -148,7 +144,7 @@ func TestEtcdKeepsKeyThatTurnsBad(t *testing.T) {
 			for _, k := range kinds {
 				before[k] = rejected(k)
 			}
-			r.restart() // has it listed anew
+			r.restart() // so that the registry is listed again
 			more(before)
 			r.waitKnown(want)
 			for _, key := range slices.Backward(all) {

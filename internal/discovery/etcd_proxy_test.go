@@ -19,22 +19,22 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// behindProxy is an endpoint of etcd's own grpc-proxy in front of a registry's etcd: it keeps
-// its clients' connections whatever becomes of that.
+// startGRPCProxy starts etcd's own grpc-proxy in front of a registry's etcd, and returns its
+// endpoint. The proxy keeps its clients' connections while etcd is down.
 func startGRPCProxy(t *testing.T, r *registry) string {
 	t.Helper()
 	ec := r.Stack.Client(t)
 	kv, _ := grpcproxy.NewKvProxy(ec)
 	watch, _ := grpcproxy.NewWatchProxy(ec.Ctx(), zap.NewNop(), ec)
 	lease, _ := grpcproxy.NewLeaseProxy(ec.Ctx(), ec)
-	server := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second})) // as etcd has it
+	server := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second})) // etcd's own value
 	etcdserverpb.RegisterKVServer(server, kv)
 	etcdserverpb.RegisterWatchServer(server, watch)
 	etcdserverpb.RegisterLeaseServer(server, lease)
 	return serveGRPC(t, server)
 }
 
-// serves is where a server of gRPC takes calls until the test ends.
+// serveGRPC serves gRPC until the test ends, and returns the address.
 func serveGRPC(t *testing.T, server *grpc.Server) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -47,7 +47,7 @@ func serveGRPC(t *testing.T, server *grpc.Server) string {
 	return "http://" + l.Addr().String()
 }
 
-// unanswered takes calls, and never answers.
+// silentGRPCServer accepts calls and never responds.
 func silentGRPCServer(t *testing.T) string {
 	t.Helper()
 	return serveGRPC(t, grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, call grpc.ServerStream) error {
@@ -56,7 +56,7 @@ func silentGRPCServer(t *testing.T) string {
 	})))
 }
 
-// TestEtcdDataLossBehindProxy is listed anew, though the connection stands.
+// The registry is listed again although the connection to the proxy stays up.
 func TestEtcdDataLossBehindProxy(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
@@ -82,7 +82,7 @@ func TestEtcdDataLossBehindProxy(t *testing.T) {
 		return err
 	})
 	r.waitRegistered(9, func(id uint64) bool { return id == 9 })
-	r.register(wire.LayoutV1, worker(7)) // the watch goes on
+	r.register(wire.LayoutV1, worker(7)) // the watch works
 	r.waitRegistered(9, func(id uint64) bool { return id == 9 || id == 7 })
 	testutil.Until(t, func() error {
 		got, err := r.worker.Get(t.Context(), wire.LeaderKey("dynamo"))
@@ -93,6 +93,6 @@ func TestEtcdDataLossBehindProxy(t *testing.T) {
 	})
 	devstacktest.WaitLeads(t, &lead.Fleet.Stats, true)
 	if n := p.Fleet.Stats.Etcd.Disconnects(); n == 0 && !strings.Contains(out.String(), "etcd has lost data") {
-		t.Errorf("the log does not say why the registry was listed anew:\n%s", out)
+		t.Errorf("the log does not say why the registry was listed again:\n%s", out)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// registry is a registry of the program's on an embedded etcd.
+// registry is a registry on an embedded etcd, with a program's Etcd and a client for the workers.
 type registry struct {
 	*devstacktest.Stack
 	*Etcd
@@ -33,8 +33,8 @@ func newRegistry(t *testing.T) *registry {
 	return &registry{s, newEtcdAt(t, s.Etcd.Endpoint()), t, s.Client(t)}
 }
 
-// programAt is what a program has of the registry at a comma list of endpoints. The
-// environment is pairs of names and values.
+// newEtcdAt is a program's registry at a comma-separated list of endpoints. The environment is
+// pairs of names and values.
 func newEtcdAt(t *testing.T, endpoints string, environment ...string) *Etcd {
 	t.Helper()
 	getenv := func(name string) string {
@@ -55,7 +55,7 @@ func newEtcdAt(t *testing.T, endpoints string, environment ...string) *Etcd {
 	return &Etcd{Endpoints: e, Namespaces: "dynamo", Fleet: f, Log: log}
 }
 
-// startHold lets the program lead, or stand by.
+// startHold lets a program run for the leader's key.
 func startHold(t *testing.T, r *Etcd, standby bool) (stop func(), ended <-chan error) {
 	return testutil.Start(t, func(ctx context.Context) error { return keyOf(r).Hold(ctx, []byte("{}"), standby) })
 }
@@ -71,7 +71,7 @@ func (r *registry) newProgram() *Etcd {
 	return newEtcdAt(r.t, r.Stack.Etcd.Endpoint())
 }
 
-// put puts a key. An etcd on a busy machine may give a large one up: then again.
+// put puts a key. It retries, because an etcd on a busy machine may time out on a large value.
 func (r *registry) put(key, value string) {
 	r.t.Helper()
 	testutil.Until(r.t, func() error {
@@ -92,7 +92,7 @@ func worker(id uint64) fleet.Instance {
 	return fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: id}
 }
 
-// has waits until exactly these workers of c/e, of those with ids up to most, are registered.
+// waitRegistered waits until exactly these workers of c/e are registered, among the ids up to most.
 func (r *registry) waitRegistered(most uint64, want func(id uint64) bool) {
 	r.t.Helper()
 	testutil.Until(r.t, func() error {
@@ -105,10 +105,10 @@ func (r *registry) waitRegistered(most uint64, want func(id uint64) bool) {
 	})
 }
 
-// registerMany registers the workers of c/e up to an id.
+// registerMany registers the workers of c/e with the ids 1 to most.
 func (r *registry) registerMany(most uint64) {
 	r.t.Helper()
-	for from := uint64(1); from <= most; from += 100 { // a transaction takes 128 operations
+	for from := uint64(1); from <= most; from += 100 { // a transaction takes 128 operations at most
 		var puts []clientv3.Op
 		for id := from; id < from+100 && id <= most; id++ {
 			puts = append(puts, clientv3.OpPut(wire.LayoutInstances.Key("dynamo", worker(id)),
@@ -149,12 +149,12 @@ func TestEtcdCountsGarbageByReason(t *testing.T) {
 	r.put("instances/dynamo/c/e:2", good)
 	r.put("instances/dynamo/c/e:zz", good)
 	r.put("dynamo/components/nothing", "")
-	r.put(wire.LeaderKey("dynamo"), "{}") // ours: no garbage
+	r.put(wire.LeaderKey("dynamo"), "{}") // the program's own key is no garbage
 	r.register(wire.LayoutInstances, worker(3))
 	r.waitRegistered(3, func(id uint64) bool { return id == 3 })
 	st := &r.Fleet.Stats
 	for reason, want := range map[stats.Reason]uint64{stats.BadJSON: 1, stats.BadID: 1, stats.BadName: 2} {
-		testutil.Until(t, func() error { // the layouts are watched apart, in no common order
+		testutil.Until(t, func() error { // the layouts have separate watches without a common order
 			if got := st.Rejected(stats.InstanceKeys, reason); got != want {
 				return fmt.Errorf("%d rejected for %s, want %d", got, reason, want)
 			}
