@@ -19,76 +19,77 @@ import (
 // EtcdCallTimeout bounds one call to etcd.
 const EtcdCallTimeout = 5 * time.Second
 
-// errTooLarge says that a message of etcd's is larger than connect.EtcdMessage.
-var ErrEtcdTooLarge = errors.New("etcd has sent more at once than is read")
+// ErrEtcdTooLarge means that a message from etcd is larger than MaxEtcdMessage.
+var ErrEtcdTooLarge = errors.New("etcd sent a message larger than the limit")
 
-// changes is a watch of etcd's keys: one stream, which is read message by message. etcd's
-// own client resumes a watch by itself, at a server that may have lost its data, puts the
-// parts of a large message together again, and reads on however far behind its user is.
+// EtcdWatch is a watch of keys in etcd. It is one stream, which is read message by message.
+// The watch of etcd's own client is not used, for three reasons: it resumes by itself, perhaps
+// at a server that has lost its data; it reassembles large messages; and it buffers without
+// limit for a consumer that is behind.
 type EtcdWatch struct {
 	Session   *EtcdSession
 	Ranges    []*etcdserverpb.WatchCreateRequest
-	OnCreated func()                    // all of them are watched; may be nil
-	OnEvent   func(*mvccpb.Event) error // an error ends it
+	OnCreated func()                    // called once all ranges are watched; may be nil
+	OnEvent   func(*mvccpb.Event) error // an error ends the watch
 }
 
-// follow hands on changes until ctx ends or the watch does, and says why. It takes ctx
-// with clientv3.WithRequireLeader: without a leader a member answers with silence.
-func (c EtcdWatch) Run(ctx context.Context) error {
+// Run passes events on until ctx or the watch ends, and returns the reason. The caller sets
+// clientv3.WithRequireLeader on ctx: a member without a leader would otherwise send nothing.
+func (w EtcdWatch) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	late := time.AfterFunc(EtcdCallTimeout, func() { cancel(fmt.Errorf("no answer in %v", EtcdCallTimeout)) })
-	defer late.Stop()
-	begun := 0
-	err := c.receive(ctx, func() {
-		if begun++; begun == len(c.Ranges) {
-			late.Stop()
-			if c.OnCreated != nil {
-				c.OnCreated()
+	timeout := time.AfterFunc(EtcdCallTimeout, func() { cancel(fmt.Errorf("no response in %v", EtcdCallTimeout)) })
+	defer timeout.Stop()
+	created := 0
+	err := w.receive(ctx, func() {
+		if created++; created == len(w.Ranges) {
+			timeout.Stop()
+			if w.OnCreated != nil {
+				w.OnCreated()
 			}
 		}
 	})
-	return fmt.Errorf("watch %s: %w", c.Ranges[min(begun, len(c.Ranges)-1)].Key, err)
+	return fmt.Errorf("watch %s: %w", w.Ranges[min(created, len(w.Ranges)-1)].Key, err)
 }
 
-// receive sends the requests and hands on what comes.
-func (c EtcdWatch) receive(ctx context.Context, created func()) error {
-	stream, err := etcdserverpb.NewWatchClient(c.Session.ActiveConnection()).Watch(ctx)
+// receive sends the requests and passes on the events.
+func (w EtcdWatch) receive(ctx context.Context, created func()) error {
+	stream, err := etcdserverpb.NewWatchClient(w.Session.ActiveConnection()).Watch(ctx)
 	if err != nil {
 		return cmp.Or(context.Cause(ctx), EtcdError(err))
 	}
-	for _, r := range c.Ranges {
+	for _, r := range w.Ranges {
 		if err := stream.Send(&etcdserverpb.WatchRequest{RequestUnion: &etcdserverpb.WatchRequest_CreateRequest{CreateRequest: r}}); err != nil {
-			break // Recv says why
+			break // Recv returns the error
 		}
 	}
 	for {
-		answer, err := stream.Recv()
+		response, err := stream.Recv()
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
 			return EtcdError(err)
-		case answer.CompactRevision != 0:
+		case response.CompactRevision != 0:
 			return rpctypes.ErrCompacted
-		case answer.Canceled:
-			return cancelError(answer.CancelReason)
-		case answer.Created:
+		case response.Canceled:
+			return cancelError(response.CancelReason)
+		case response.Created:
 			created()
 		}
-		for _, e := range answer.Events {
-			if err := c.OnEvent(e); err != nil {
+		for _, e := range response.Events {
+			if err := w.OnEvent(e); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// canceled is the error that a server means by its reason for the end of a watch: it writes
-// there what gRPC makes of one.
+// cancelError is the error behind the reason that a server gives for canceling a watch. The
+// reason is the text of a gRPC error.
 func cancelError(reason string) error {
 	if reason == "" {
-		return errors.New("etcd has ended it")
+		return errors.New("etcd canceled the watch")
 	}
 	_, message, found := strings.Cut(reason, " desc = ")
 	if !found {
@@ -97,11 +98,11 @@ func cancelError(reason string) error {
 	return rpctypes.Error(errors.New(message))
 }
 
-// etcdError is what the error of a call to etcd means: errTooLarge where the answer was larger
-// than is read, or than a server on its way would pass on. etcd's own errors have other words
-// for what it has too much of.
+// EtcdError translates the error of a call to etcd. It is ErrEtcdTooLarge if the response was
+// larger than MaxEtcdMessage, or than a proxy would forward. etcd reports its own exhausted
+// resources with rpctypes errors, which are returned as they are.
 func EtcdError(err error) error {
-	answer, ok := status.FromError(err)
+	st, ok := status.FromError(err)
 	if err == nil || !ok {
 		return err
 	}
@@ -109,13 +110,13 @@ func EtcdError(err error) error {
 	if _, own := err.(rpctypes.EtcdError); own {
 		return err
 	}
-	if answer.Code() == codes.ResourceExhausted {
+	if st.Code() == codes.ResourceExhausted {
 		return ErrEtcdTooLarge
 	}
-	return errors.New(answer.Message())
+	return errors.New(st.Message())
 }
 
-// EtcdGet reads a key, or the keys that the options say, within EtcdCallTimeout.
+// EtcdGet reads a key, or the keys that the options select, within EtcdCallTimeout.
 func EtcdGet(ctx context.Context, s *EtcdSession, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, EtcdCallTimeout)
 	defer cancel()

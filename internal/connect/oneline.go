@@ -2,7 +2,7 @@ package connect
 
 import "strings"
 
-// oneLine is what a key's value says, fit for an error message.
+// OneLine is a value on one line, short enough for an error message.
 func OneLine(value []byte) string {
 	s := JoinLines(value)
 	if len(s) > 200 {
@@ -11,4 +11,5 @@ func OneLine(value []byte) string {
 	return s
 }
 
+// JoinLines is a value on one line, with single spaces between its words.
 func JoinLines(value []byte) string { return strings.Join(strings.Fields(string(value)), " ") }

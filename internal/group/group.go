@@ -1,4 +1,4 @@
-// Package group runs functions side by side.
+// Package group runs functions concurrently.
 package group
 
 import (
@@ -6,14 +6,14 @@ import (
 	"sync"
 )
 
-// UntilFirst runs parts of something until the first of them ends, which ends the others, and
-// returns why.
-func UntilFirst(ctx context.Context, parts ...func(context.Context) error) error {
+// UntilFirst runs functions concurrently until the first of them ends. It cancels the context of the
+// others, waits for them, and returns the first one's error.
+func UntilFirst(ctx context.Context, functions ...func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var running sync.WaitGroup
-	for _, part := range parts {
-		running.Go(func() { cancel(part(ctx)) })
+	for _, f := range functions {
+		running.Go(func() { cancel(f(ctx)) })
 	}
 	running.Wait()
 	return context.Cause(ctx)

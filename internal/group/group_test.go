@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-func TestUntilFirstEndsTheOthersAndSaysWhy(t *testing.T) {
+func TestUntilFirstEndsTheOthers(t *testing.T) {
 	broken := errors.New("broken")
 	synctest.Test(t, func(t *testing.T) {
 		ended := 0
 		waits := func(ctx context.Context) error { <-ctx.Done(); ended++; return ctx.Err() }
 		err := UntilFirst(t.Context(), waits, func(context.Context) error { time.Sleep(time.Hour); return broken })
 		if !errors.Is(err, broken) || ended != 1 {
-			t.Errorf("ended with %v, and %d others ended; want %v and one", err, ended, broken)
+			t.Errorf("error %v, and %d others ended; want %v and one", err, ended, broken)
 		}
 	})
 }
@@ -24,6 +24,6 @@ func TestUntilFirstEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := UntilFirst(ctx, func(ctx context.Context) error { <-ctx.Done(); return nil }); !errors.Is(err, context.Canceled) {
-		t.Errorf("ended with %v", err)
+		t.Errorf("error %v, want context.Canceled", err)
 	}
 }
