@@ -1,5 +1,5 @@
-// Package leader makes one program the leader of its namespaces: the one that pushes and publishes.
-// It holds a key in etcd, or a Lease of Kubernetes.
+// Package leader elects one program as the leader of its namespaces: only the leader pushes metrics
+// and publishes l2c events. The leader holds a key in etcd, or a Kubernetes Lease.
 package leader
 
 import (
@@ -14,164 +14,163 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// leaseTTL is that of Dynamo's own processes up to 0.9, in seconds: what a program that
-// was killed holds is free again after it.
+// leaseTTL is the TTL of a lease in seconds, as of Dynamo's own processes up to 0.9. After that
+// time the lock of a program that was killed is free again.
 const leaseTTL = 10
 
 const (
-	// claimFor is how long after it was asked for a confirmation that the place is ours
-	// lets this be the one program. A program that takes the place waits as long before it
-	// is, so that the one before, which may not have heard of its loss, is not any more.
+	// confirmationTTL is how long a confirmation that the program holds the lock lets it lead,
+	// counted from the request. A program that acquires the lock waits as long before it leads:
+	// by then the previous leader has stopped, even if it has not noticed its loss.
 	confirmationTTL = 2 * time.Second
-	// confirmEvery is how often that is asked. Questions do not wait for each other: where
-	// an answer takes longer than a second there would be times without a claim.
+	// confirmInterval is how often a confirmation is requested. Requests do not wait for each
+	// other: otherwise the program would stop leading whenever a response takes more than a second.
 	confirmInterval = 500 * time.Millisecond
-	// confirmIn bounds a call that confirms or renews: a third of the lease's time, so that
-	// there is enough left to try elsewhere.
+	// confirmTimeout bounds a call that confirms or renews. It is a third of the lease's TTL, so
+	// that there is time left to try another endpoint.
 	confirmTimeout = leaseTTL * time.Second / 3
 )
 
-// hasty is the time below which a place that may be free again is no news to run after: it
-// is passed around.
+// minStandby is the shortest wait on standby after which the lock is tried at once. A lock that
+// seems free sooner is changing hands, and is tried after a pause.
 const minStandby = 50 * time.Millisecond
 
-// farewell bounds what is said to the servers when the program ends.
+// releaseTimeout bounds the release of the lock when the program ends.
 const releaseTimeout = 1500 * time.Millisecond
 
-// ErrExists says that another program holds the unique instance's place.
+// ErrExists means that another program holds the unique instance's lock.
 var ErrExists = errors.New("another instance exists")
 
-// errMayExist says that another program held it, and that it is not known yet whether
-// it is alive.
+// errMayExist means that another program held the lock, and that it is not known yet whether
+// that program is alive.
 var errMayExist = errors.New("another instance may exist")
 
-// errLost says that a place is not ours any more.
+// errLost means that this program does not hold the lock any more.
 var errLost = errors.New("lost")
 
-// place is what one program of its kind can hold: a key of etcd, or a Lease of
-// Kubernetes.
+// lock is a lock that one program holds at a time: a key in etcd, or a Kubernetes Lease.
 type lock interface {
-	// take makes it ours. It fails with ErrExists where another program holds it.
+	// tryAcquire acquires the lock. It fails with ErrExists if another program holds it.
 	tryAcquire(ctx context.Context) error
-	// keep keeps it ours, and says whenever that is confirmed, until ctx ends (nil) or it
-	// is lost (errLost), however long the servers are away.
+	// hold keeps the lock and reports each confirmation to h. It returns nil when ctx ends and
+	// errLost when the lock is lost, however long the servers are unreachable.
 	hold(ctx context.Context, h *leadership) error
-	// await returns when it may be free, and from time to time.
+	// awaitFree returns when the lock may be free, and at intervals.
 	awaitFree(ctx context.Context)
-	// release gives it back.
+	// release releases the lock.
 	release(ctx context.Context)
-	// pause is how long to wait before the nth attempt after an error.
+	// backoff is how long to wait before the nth attempt after an error.
 	backoff(n int, err error) time.Duration
-	// permanent reports whether an error will come again whatever is done.
+	// permanent reports whether retrying after an error is useless.
 	permanent(err error) bool
-	// String is its name.
+	// String is the lock's name.
 	String() string
 }
 
-// unique makes this the one program of its kind in what it watches.
+// elector makes this program the unique instance of its namespaces.
 type elector struct {
 	lock
 	stats   *stats.Stats
 	log     *slog.Logger
-	standby bool // waits where another program holds the place
+	standby bool // wait while another program holds the lock
 
-	standbyReason string // why it stands by, as was last said; empty: it does not
+	standbyReason string // why it stands by, as last logged; empty if it does not
 }
 
-// hold holds the place until ctx ends; then gives it back. Losing it is no end: it is
-// taken again. It fails with ErrExists where another program has it, unless it may
-// stand by, and where the servers refuse us from the start.
+// run holds the lock until ctx ends, and then releases it. If it loses the lock, it acquires it
+// again. It fails with ErrExists if another program holds the lock and standby is false, and if
+// the servers refuse the credentials from the start.
 //
-// At most one program takes itself for the one at any time, but for those that may not
-// stand by and whose servers are away: they go on, for they know of no other.
-func (u *elector) run(ctx context.Context) error {
-	u.log.Info("Creating unique instance of Metrics at " + u.String())
-	defer u.resign(context.WithoutCancel(ctx))
+// At most one program leads at any time. There is one exception: a program without --standby
+// leads on while it cannot reach the servers, because it knows of no other program.
+func (e *elector) run(ctx context.Context) error {
+	e.log.Info("Creating unique instance of Metrics at " + e.String())
+	defer e.resign(context.WithoutCancel(ctx))
 	for again := false; ; again = true {
-		if err := u.acquire(ctx); err != nil || ctx.Err() != nil {
+		if err := e.acquire(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
 		switch {
 		case again:
-			u.log.Info("Holding the unique instance at " + u.String() + " again")
-		case u.standbyReason != "":
-			u.log.Info("Holding the unique instance at " + u.String())
+			e.log.Info("Holding the unique instance at " + e.String() + " again")
+		case e.standbyReason != "":
+			e.log.Info("Holding the unique instance at " + e.String())
 		}
-		u.standbyReason = ""
-		u.stats.OtherLeader.Store(false)
-		u.stats.NoLease.Store(false)
-		err := u.lead(ctx)
+		e.standbyReason = ""
+		e.stats.OtherLeader.Store(false)
+		e.stats.NoLease.Store(false)
+		err := e.lead(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		u.log.Warn("Lost the lease of the unique instance at "+u.String(), "reason", err)
+		e.log.Warn("Lost the lease of the unique instance at "+e.String(), "reason", err)
 	}
 }
 
-// keepClaiming keeps the place until it is lost or ctx ends.
-func (u *elector) lead(ctx context.Context) error {
-	h := newLeadership(u.stats, u.standby)
+// lead holds the lock until it is lost or ctx ends.
+func (e *elector) lead(ctx context.Context) error {
+	h := newLeadership(e.stats, e.standby)
 	var beating sync.WaitGroup
 	defer beating.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if !u.standby {
+	if !e.standby {
 		beating.Go(func() {
 			for h.heartbeat(); backoff.Wait(ctx, confirmInterval); h.heartbeat() {
 			}
 		})
 	}
-	return u.hold(ctx, h)
+	return e.hold(ctx, h)
 }
 
-// acquire takes the place, however long the servers take to come.
-func (u *elector) acquire(ctx context.Context) error {
-	said := false
+// acquire acquires the lock, however long the servers are unreachable.
+func (e *elector) acquire(ctx context.Context) error {
+	logged := false
 	for attempt := 0; ctx.Err() == nil; attempt++ {
-		err := u.tryAcquire(ctx)
+		err := e.tryAcquire(ctx)
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return nil
-		case u.standby && errors.Is(err, ErrExists), errors.Is(err, errMayExist):
-			u.standBy(ctx, err)
+		case e.standby && errors.Is(err, ErrExists), errors.Is(err, errMayExist):
+			e.standBy(ctx, err)
 			attempt = -1
 			continue
-		case errors.Is(err, errNoLease), u.permanent(err): // waiting is of no use
+		case errors.Is(err, errNoLease), e.permanent(err): // waiting would not help
 			return err
 		case errors.Is(err, ErrExists):
-			return fmt.Errorf("%w; with --standby this one waits until that is gone, and takes over", err)
+			return fmt.Errorf("%w; with --standby, this instance waits until the other has ended and takes over", err)
 		}
-		u.stats.OtherLeader.Store(false)
-		if u.stats.RegistryUp() && !said { // else Watch speaks of the connection
-			u.log.Warn("Failed to create the unique instance; trying goes on", "error", err)
-			said = true
+		e.stats.OtherLeader.Store(false)
+		if e.stats.RegistryUp() && !logged { // otherwise Watch logs the connection's state
+			e.log.Warn("Failed to create the unique instance; retrying", "error", err)
+			logged = true
 		}
-		backoff.Wait(ctx, u.backoff(attempt, err))
+		backoff.Wait(ctx, e.backoff(attempt, err))
 	}
 	return nil
 }
 
-// standBy waits until the place that another program holds may be free.
-func (u *elector) standBy(ctx context.Context, reason error) {
+// standBy waits until the lock that another program holds may be free.
+func (e *elector) standBy(ctx context.Context, reason error) {
 	noLease := errors.Is(reason, errNoLease)
-	u.stats.NoLease.Store(noLease)
-	u.stats.OtherLeader.Store(!noLease)
+	e.stats.NoLease.Store(noLease)
+	e.stats.OtherLeader.Store(!noLease)
 	if !noLease {
-		u.stats.WasLeader.ExpireIn(confirmationTTL) // the other one waits as long
+		e.stats.WasLeader.ExpireIn(confirmationTTL) // the other one waits as long
 	}
-	said := reasonKind(reason)
-	if u.standbyReason != said {
-		u.log.Info("Standing by: " + reason.Error())
+	kind := reasonKind(reason)
+	if e.standbyReason != kind {
+		e.log.Info("Standing by: " + reason.Error())
 	}
-	u.standbyReason = said
+	e.standbyReason = kind
 	began := time.Now()
-	u.awaitFree(ctx)
+	e.awaitFree(ctx)
 	if time.Since(began) < minStandby {
 		backoff.Wait(ctx, backoff.Pause(0))
 	}
 }
 
-// kindOf is what of a reason to stand by is worth to be said again when it changes.
+// reasonKind is the kind of a reason to stand by. A change of the kind is logged again.
 func reasonKind(reason error) string {
 	if errors.Is(reason, errNoLease) {
 		return errNoLease.Error()
@@ -179,11 +178,11 @@ func reasonKind(reason error) string {
 	return ErrExists.Error()
 }
 
-// giveBack is the last word to the servers.
-func (u *elector) resign(ctx context.Context) {
-	u.stats.Leader.Store(false)
-	u.stats.ActsAsLeader.Store(false)
+// resign stops leading and releases the lock when the program ends.
+func (e *elector) resign(ctx context.Context) {
+	e.stats.Leader.Store(false)
+	e.stats.ActsAsLeader.Store(false)
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
-	u.release(ctx)
+	e.release(ctx)
 }

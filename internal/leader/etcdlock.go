@@ -20,29 +20,29 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// errNoLease says that a key hangs on no lease.
-var errNoLease = errors.New("it hangs on no lease, so that nothing will ever delete it: it was put by hand")
+// errNoLease means that a key has no lease.
+var errNoLease = errors.New("it has no lease, so nothing will ever delete it: it was put manually")
 
-// EtcdKey elects the one leader of its namespaces by a key in etcd.
+// EtcdKey elects the leader of its namespaces with a key in etcd.
 type EtcdKey struct {
 	Endpoints  *connect.EtcdEndpoints
 	Namespaces wire.Namespaces
 	Stats      *stats.Stats
 	Log        *slog.Logger
 
-	// Lost, if not nil, is called when etcd no longer has the key as this program put it: etcd
-	// may have lost other data, too.
+	// Lost, if not nil, is called when etcd no longer has the key as this program put it, because
+	// etcd may have lost other data, too.
 	Lost func()
 }
 
-// Hold makes this the leader of its namespaces, with value (a JSON object) in the key, until
-// ctx ends; then it deletes the key. It fails with ErrExists where another program has the key,
-// unless standby is set, and where etcd refuses the credentials from the start.
+// Hold makes this program the leader of its namespaces until ctx ends, with value (a JSON object) in
+// the key. Then it deletes the key. It fails with ErrExists if another program has the key and
+// standby is false, and if etcd refuses the credentials from the start.
 func (e *EtcdKey) Hold(ctx context.Context, value []byte, standby bool) error {
-	k := e.lock(value)
-	defer k.close()
-	u := elector{lock: k, stats: e.Stats, log: e.Log, standby: standby}
-	return u.run(ctx)
+	l := e.lock(value)
+	defer l.close()
+	el := elector{lock: l, stats: e.Stats, log: e.Log, standby: standby}
+	return el.run(ctx)
 }
 
 func (e *EtcdKey) lock(value []byte) *etcdLock {
@@ -57,92 +57,93 @@ func (e *EtcdKey) lock(value []byte) *etcdLock {
 	}
 }
 
-// etcdKey is the place in etcd, where the original had it. What is held is the key as we have
-// put it: a lease that lives says nothing of a key that was deleted, or put by another.
+// etcdLock is the lock in etcd, at the key that the original used. The program holds the lock
+// while the key is as it put it. A live lease does not prove that: the key may have been deleted
+// or replaced.
 type etcdLock struct {
 	stats      *stats.Stats
 	log        *slog.Logger
-	lost       func() // as EtcdKey.Lost
+	lost       func() // EtcdKey.Lost
 	sessions   *connect.EtcdSessions
-	session    *connect.EtcdSession // nil: none is open
+	session    *connect.EtcdSession // nil if none is open
 	key        string
 	value      []byte
 	lease      clientv3.LeaseID // the same for as long as the program runs
-	granted    bool             // it may be alive
-	aliveUntil time.Time        // until when it is for certain, unless it is revoked
+	granted    bool             // the lease may be alive
+	aliveUntil time.Time        // until when it certainly is, unless it is revoked
 
-	createdRevision     int64 // the revision at which we put it; 0: it is not ours
-	predecessorResigned bool  // the program that had it before has resigned
-	replayHistory       bool  // what became of the key before that is to be looked at yet, which may say so, too
-	seenRevision        int64 // etcd's revision when another program was last seen to have the key; 0: none was
-	rivalRevision       int64 // the revision at which that one had put it
+	createdRevision     int64 // the revision at which this program put the key; 0: it does not hold it
+	predecessorResigned bool  // the previous holder has resigned
+	replayHistory       bool  // the watch has yet to read the key's history before that, which may show a resignation, too
+	seenRevision        int64 // etcd's revision when another program was last seen to hold the key; 0: never
+	rivalRevision       int64 // the revision at which that program put it
 }
 
-func (k *etcdLock) String() string { return k.key }
+func (l *etcdLock) String() string { return l.key }
 
-func (k *etcdLock) permanent(error) bool { return k.sessions.PermanentError() != nil }
+func (l *etcdLock) permanent(error) bool { return l.sessions.PermanentError() != nil }
 
-func (k *etcdLock) backoff(n int, _ error) time.Duration { return backoff.Pause(n) }
+func (l *etcdLock) backoff(n int, _ error) time.Duration { return backoff.Pause(n) }
 
-// open opens a session, if none is.
-func (k *etcdLock) open(ctx context.Context) (*connect.EtcdSession, error) {
-	if k.session == nil {
-		s, err := k.sessions.Open(ctx)
+// open returns the session, and opens one if there is none.
+func (l *etcdLock) open(ctx context.Context) (*connect.EtcdSession, error) {
+	if l.session == nil {
+		s, err := l.sessions.Open(ctx)
 		if err != nil {
 			return nil, err
 		}
-		k.session = s
+		l.session = s
 	}
-	return k.session, nil
+	return l.session, nil
 }
 
-func (k *etcdLock) close() {
-	if k.session != nil {
-		k.session.Close()
-		k.session = nil
+func (l *etcdLock) close() {
+	if l.session != nil {
+		l.session.Close()
+		l.session = nil
 	}
 }
 
 // fail ends the session, and reports whether all endpoints have been tried.
-func (k *etcdLock) fail(err error) (all bool) {
-	k.close()
-	k.stats.CountFailure(stats.PeerEtcd)
-	return k.sessions.Failed(err)
+func (l *etcdLock) fail(err error) (all bool) {
+	l.close()
+	l.stats.CountFailure(stats.PeerEtcd)
+	return l.sessions.Failed(err)
 }
 
-func (k *etcdLock) tryAcquire(ctx context.Context) error {
-	s, err := k.open(ctx)
+func (l *etcdLock) tryAcquire(ctx context.Context) error {
+	s, err := l.open(ctx)
 	if err == nil {
-		err = k.grant(ctx, s)
+		err = l.grant(ctx, s)
 	}
 	if err == nil {
-		err = k.create(ctx, s)
+		err = l.create(ctx, s)
 	}
 	switch {
 	case err == nil:
-		k.sessions.Succeeded()
+		l.sessions.Succeeded()
 	case errors.Is(err, ErrExists):
-		k.sessions.Succeeded()
-		_ = k.revoke(ctx, s) // a program that stands by needs no lease; it ends by itself
+		l.sessions.Succeeded()
+		_ = l.revoke(ctx, s) // a standby needs no lease; if this fails, the lease expires
 	case ctx.Err() == nil:
-		k.fail(err)
-		if refusal := k.sessions.PermanentError(); refusal != nil {
+		l.fail(err)
+		if refusal := l.sessions.PermanentError(); refusal != nil {
 			err = refusal
 		}
 	}
 	return err
 }
 
-// grant gets the lease, unless it lives long enough. One of which that is not known is left
-// from an attempt whose answer was lost.
-func (k *etcdLock) grant(ctx context.Context, s *connect.EtcdSession) error {
-	if time.Until(k.aliveUntil) > connect.EtcdCallTimeout {
+// grant gets the lease, unless the present one lives long enough. A lease that exists already
+// is left from an attempt whose response was lost, and is replaced.
+func (l *etcdLock) grant(ctx context.Context, s *connect.EtcdSession) error {
+	if time.Until(l.aliveUntil) > connect.EtcdCallTimeout {
 		return nil
 	}
-	err := k.tryGrant(ctx, s)
+	err := l.tryGrant(ctx, s)
 	if errors.Is(err, rpctypes.ErrLeaseExist) {
-		if err = k.revoke(ctx, s); err == nil {
-			err = k.tryGrant(ctx, s)
+		if err = l.revoke(ctx, s); err == nil {
+			err = l.tryGrant(ctx, s)
 		}
 	}
 	if err != nil {
@@ -151,77 +152,77 @@ func (k *etcdLock) grant(ctx context.Context, s *connect.EtcdSession) error {
 	return nil
 }
 
-func (k *etcdLock) tryGrant(ctx context.Context, s *connect.EtcdSession) error {
+func (l *etcdLock) tryGrant(ctx context.Context, s *connect.EtcdSession) error {
 	ctx, cancel := callContext(ctx)
 	defer cancel()
-	k.granted = true
-	asked := time.Now()
-	got, err := etcdserverpb.NewLeaseClient(s.ActiveConnection()).LeaseGrant(ctx, &etcdserverpb.LeaseGrantRequest{ID: int64(k.lease), TTL: leaseTTL})
+	l.granted = true
+	requested := time.Now()
+	got, err := etcdserverpb.NewLeaseClient(s.ActiveConnection()).LeaseGrant(ctx, &etcdserverpb.LeaseGrantRequest{ID: int64(l.lease), TTL: leaseTTL})
 	if err != nil {
 		return connect.EtcdError(err)
 	}
-	k.aliveUntil = asked.Add(leaseTTL * time.Second)
+	l.aliveUntil = requested.Add(leaseTTL * time.Second)
 	return s.CheckCluster(got.Header)
 }
 
-func (k *etcdLock) revoke(ctx context.Context, s *connect.EtcdSession) error {
+func (l *etcdLock) revoke(ctx context.Context, s *connect.EtcdSession) error {
 	ctx, cancel := callContext(ctx)
 	defer cancel()
-	k.aliveUntil = time.Time{}
-	_, err := s.Revoke(ctx, k.lease)
+	l.aliveUntil = time.Time{}
+	_, err := s.Revoke(ctx, l.lease)
 	if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		k.granted = false
+		l.granted = false
 		return nil
 	}
-	return fmt.Errorf("revoke lease %x: %w", k.lease, err)
+	return fmt.Errorf("revoke lease %x: %w", l.lease, err)
 }
 
-// bounded is the context of one call.
+// callContext is the context of one call to etcd.
 func callContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(clientv3.WithRequireLeader(ctx), connect.EtcdCallTimeout)
 }
 
-// create makes the key, if there is none or the program that has it has resigned.
-func (k *etcdLock) create(ctx context.Context, s *connect.EtcdSession) error {
-	found, at, err := k.put(ctx, s, clientv3.Compare(clientv3.CreateRevision(k.key), "=", 0))
+// create puts the key if there is none, or if its holder has resigned.
+func (l *etcdLock) create(ctx context.Context, s *connect.EtcdSession) error {
+	found, at, err := l.put(ctx, s, clientv3.Compare(clientv3.CreateRevision(l.key), "=", 0))
 	if err == nil && found != nil && isResigned(found.Value) {
-		found, at, err = k.put(ctx, s, clientv3.Compare(clientv3.ModRevision(k.key), "=", found.ModRevision))
-		k.predecessorResigned = err == nil && found == nil
+		found, at, err = l.put(ctx, s, clientv3.Compare(clientv3.ModRevision(l.key), "=", found.ModRevision))
+		l.predecessorResigned = err == nil && found == nil
 	}
 	switch {
 	case errors.Is(err, connect.ErrEtcdTooLarge):
-		return k.checkLargeRival(ctx, s)
+		return l.checkLargeRival(ctx, s)
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
-		k.aliveUntil = time.Time{}
+		l.aliveUntil = time.Time{}
 	}
 	if err != nil {
-		return fmt.Errorf("create %s: %w", k.key, err)
+		return fmt.Errorf("create %s: %w", l.key, err)
 	}
 	if found == nil {
-		k.createdRevision, k.replayHistory = at, true
+		l.createdRevision, l.replayHistory = at, true
 		return nil
 	}
-	if clientv3.LeaseID(found.Lease) == k.lease { // by an attempt whose answer was lost
-		k.createdRevision, k.replayHistory = found.ModRevision, true
+	if clientv3.LeaseID(found.Lease) == l.lease { // put by an attempt whose response was lost
+		l.createdRevision, l.replayHistory = found.ModRevision, true
 		return nil
 	}
-	k.seenRevision, k.rivalRevision = at, found.ModRevision
+	l.seenRevision, l.rivalRevision = at, found.ModRevision
 	exists := fmt.Errorf("%w%s, started for %s", ErrExists, hostSuffix(found.Value), connect.OneLine(found.Value))
 	if found.Lease == 0 {
-		return fmt.Errorf("create %s: %w: %w; if there is no such program: etcdctl del %s", k.key, exists, errNoLease, k.key)
+		return fmt.Errorf("create %s: %w: %w; if there is no such program: etcdctl del %s", l.key, exists, errNoLease, l.key)
 	}
-	return fmt.Errorf("create %s: %w (a program that was killed leaves its key for up to %d s)", k.key, exists, leaseTTL)
+	return fmt.Errorf("create %s: %w (a program that was killed leaves its key for up to %d s)", l.key, exists, leaseTTL)
 }
 
-// put puts the key on a condition. Found is what is there if that does not hold; at is etcd's
+// put puts the key if a condition holds. Otherwise found is the present key. At is etcd's
 // revision.
-func (k *etcdLock) put(ctx context.Context, s *connect.EtcdSession, condition clientv3.Cmp) (found *mvccpb.KeyValue, at int64, err error) {
+func (l *etcdLock) put(ctx context.Context, s *connect.EtcdSession, condition clientv3.Cmp) (found *mvccpb.KeyValue, at int64, err error) {
 	ctx, cancel := callContext(ctx)
 	defer cancel()
 	done, err := s.Txn(ctx).
 		If(condition).
-		Then(clientv3.OpPut(k.key, string(k.value), clientv3.WithLease(k.lease))).
-		Else(clientv3.OpGet(k.key)).
+		Then(clientv3.OpPut(l.key, string(l.value), clientv3.WithLease(l.lease))).
+		Else(clientv3.OpGet(l.key)).
 		Commit()
 	if err = connect.EtcdError(err); err == nil {
 		err = s.CheckCluster(done.Header)
@@ -233,52 +234,53 @@ func (k *etcdLock) put(ctx context.Context, s *connect.EtcdSession, condition cl
 		if kvs := done.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
 			found = kvs[0]
 		} else {
-			err = errors.New("it is gone again")
+			err = errors.New("the key was deleted meanwhile")
 		}
 	}
 	return found, done.Header.Revision, err
 }
 
-// rivalUnread looks at a key whose value is larger than is read.
-func (k *etcdLock) checkLargeRival(ctx context.Context, s *connect.EtcdSession) error {
-	got, err := connect.EtcdGet(clientv3.WithRequireLeader(ctx), s, k.key, clientv3.WithKeysOnly())
+// checkLargeRival handles another program's key whose value is too large to read.
+func (l *etcdLock) checkLargeRival(ctx context.Context, s *connect.EtcdSession) error {
+	got, err := connect.EtcdGet(clientv3.WithRequireLeader(ctx), s, l.key, clientv3.WithKeysOnly())
 	switch {
 	case err != nil:
-		return fmt.Errorf("read %s: %w", k.key, err)
+		return fmt.Errorf("read %s: %w", l.key, err)
 	case len(got.Kvs) == 0:
-		return fmt.Errorf("create %s: it is gone again", k.key)
+		return fmt.Errorf("create %s: the key was deleted meanwhile", l.key)
 	}
-	k.seenRevision, k.rivalRevision = got.Header.Revision, got.Kvs[0].ModRevision
-	return fmt.Errorf("create %s: %w, and its key has a value of more than %d bytes", k.key, ErrExists, connect.MaxEtcdMessage)
+	l.seenRevision, l.rivalRevision = got.Header.Revision, got.Kvs[0].ModRevision
+	return fmt.Errorf("create %s: %w, and its key has a value of more than %d bytes", l.key, ErrExists, connect.MaxEtcdMessage)
 }
 
-// release gives the key back, and the lease. Before, it says in the key that no
-// program need wait for this one.
-func (k *etcdLock) release(ctx context.Context) {
-	if !k.granted {
+// release deletes the key by revoking the lease. Before that it marks the key as resigned, so
+// that the next holder need not wait.
+func (l *etcdLock) release(ctx context.Context) {
+	if !l.granted {
 		return
 	}
-	s, err := k.open(ctx)
-	if err == nil && k.createdRevision != 0 {
-		_ = k.resign(ctx, s) // else the next one waits
+	s, err := l.open(ctx)
+	if err == nil && l.createdRevision != 0 {
+		_ = l.resign(ctx, s) // if this fails, the next holder waits
 	}
 	if err == nil {
-		err = k.revoke(ctx, s)
+		err = l.revoke(ctx, s)
 	}
-	if err != nil && k.createdRevision != 0 {
-		k.log.Warn(fmt.Sprintf("Failed to delete %s; it goes with its lease within %d s", k.key, leaseTTL))
+	if err != nil && l.createdRevision != 0 {
+		l.log.Warn(fmt.Sprintf("Failed to delete %s; its lease expires within %d s", l.key, leaseTTL))
 	}
 }
 
-func (k *etcdLock) resign(ctx context.Context, s *connect.EtcdSession) error {
+func (l *etcdLock) resign(ctx context.Context, s *connect.EtcdSession) error {
 	_, err := s.Txn(clientv3.WithRequireLeader(ctx)).
-		If(clientv3.Compare(clientv3.ModRevision(k.key), "=", k.createdRevision)).
-		Then(clientv3.OpPut(k.key, markResigned(k.value), clientv3.WithLease(k.lease))).
+		If(clientv3.Compare(clientv3.ModRevision(l.key), "=", l.createdRevision)).
+		Then(clientv3.OpPut(l.key, markResigned(l.value), clientv3.WithLease(l.lease))).
 		Commit()
 	return err
 }
 
-// onHost is where the program runs that put a value, as far as it says so: the original does not.
+// hostSuffix names the host of the program that put a value, if the value has it. The original's
+// values have none.
 func hostSuffix(value []byte) string {
 	var v struct{ Host string }
 	if json.Unmarshal(value, &v) != nil || v.Host == "" {

@@ -23,7 +23,7 @@ func TestEtcdLockStandbyTakesOver(t *testing.T) {
 	stopSecond, ended := startHold(t, second, true)
 	testutil.Until(t, func() error {
 		if !second.Stats.OtherLeader.Load() {
-			return errors.New("it does not stand by")
+			return errors.New("the program does not stand by")
 		}
 		return nil
 	})
@@ -38,7 +38,7 @@ func TestEtcdLockStandbyTakesOver(t *testing.T) {
 	<-ended
 	for _, p := range []*EtcdKey{first, second} {
 		if n := p.Stats.Failures(stats.PeerEtcd); n > 0 {
-			t.Errorf("%d calls are counted as failed, where none was", n)
+			t.Errorf("%d calls are counted as failed, want none", n)
 		}
 	}
 }
@@ -55,7 +55,7 @@ func TestEtcdLockStopsWhileEtcdIsDown(t *testing.T) {
 	devstacktest.WaitLeads(t, e.Stats, true)
 }
 
-// losses are ways to lose the key, though the lease may live and the connection stands.
+// losses are ways to lose the key while the connection, and perhaps the lease, is alive.
 var losses = map[string]func(r *etcdTest, key string) error{
 	"the key is deleted": func(r *etcdTest, key string) error {
 		_, err := r.client.Delete(r.t.Context(), key)
@@ -65,7 +65,7 @@ var losses = map[string]func(r *etcdTest, key string) error{
 		_, err := r.client.Delete(r.t.Context(), "", clientv3.WithPrefix())
 		return err
 	},
-	"another lease has it, and ends": func(r *etcdTest, key string) error {
+	"another lease has it and ends": func(r *etcdTest, key string) error {
 		lease, err := r.client.Grant(r.t.Context(), 60)
 		if err == nil {
 			_, err = r.client.Put(r.t.Context(), key, "{}", clientv3.WithLease(lease.ID))
@@ -75,7 +75,7 @@ var losses = map[string]func(r *etcdTest, key string) error{
 		}
 		return err
 	},
-	"it is put by hand, and deleted": func(r *etcdTest, key string) error {
+	"it is replaced and deleted": func(r *etcdTest, key string) error {
 		_, err := r.client.Put(r.t.Context(), key, "{}")
 		if err == nil {
 			_, err = r.client.Delete(r.t.Context(), key)
@@ -95,7 +95,7 @@ var losses = map[string]func(r *etcdTest, key string) error{
 	},
 }
 
-// TestEtcdLockOneLeadsAfterLoss of a pair that stands by for each other.
+// One of a pair with --standby leads again, whatever happens to the key.
 func TestEtcdLockOneLeadsAfterLoss(t *testing.T) {
 	t.Parallel()
 	for name, lose := range losses {
@@ -114,18 +114,18 @@ func TestEtcdLockOneLeadsAfterLoss(t *testing.T) {
 			devstacktest.WaitLeads(t, pair[leader].Stats, false)
 			devstacktest.WaitOneLeads(t, pair[0].Stats, pair[1].Stats)
 			if n := len(order()); n > 2 {
-				t.Errorf("%v have led one after the other, want one more at most", order())
+				t.Errorf("%v have led in turn, want one more leader at most", order())
 			}
 		})
 	}
 }
 
-// TestEtcdLockWithoutStandbyLeadsAgain where it finds the key free.
+// A program without --standby acquires the key again if it is free.
 func TestEtcdLockWithoutStandbyLeadsAgain(t *testing.T) {
 	t.Parallel()
 	for name, lose := range losses {
-		if strings.HasPrefix(name, "another") || strings.HasPrefix(name, "it is put") {
-			continue // for a moment the key is another program's
+		if strings.HasPrefix(name, "another") || strings.HasPrefix(name, "it is replaced") {
+			continue // for a moment, another program has the key
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -147,7 +147,8 @@ func TestEtcdLockWithoutStandbyLeadsAgain(t *testing.T) {
 	}
 }
 
-// TestEtcdLockWithoutStandbyEndsWhenTaken though its own lease lives.
+// A program without --standby ends if another program puts the key, although its own lease is
+// alive.
 func TestEtcdLockWithoutStandbyEndsWhenTaken(t *testing.T) {
 	t.Parallel()
 	r := newEtcdTest(t)

@@ -16,104 +16,112 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// TestEtcdLockWaitsUnlessPredecessorResigned looks at what a program makes of the time
-// between another's key and its own.
+// handovers are what may happen to a key between two holders, the first and the second program, and
+// whether the second then waits for the first to stop.
+var handovers = []struct {
+	name   string
+	happen func(r *etcdTest, first, third *etcdLock)
+	waits  bool
+}{
+	{"it releases the key", func(r *etcdTest, first, _ *etcdLock) { first.release(r.t.Context()) }, false},
+	{"it resigns and is killed", func(r *etcdTest, first, _ *etcdLock) {
+		s, err := first.open(r.t.Context())
+		if err == nil {
+			err = first.resign(r.t.Context(), s)
+		}
+		if err == nil {
+			_, err = r.client.Revoke(r.t.Context(), first.lease)
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}, false},
+	{"it resigns and hangs", func(r *etcdTest, first, _ *etcdLock) {
+		s, err := first.open(r.t.Context())
+		if err == nil {
+			err = first.resign(r.t.Context(), s)
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}, false},
+	{"its key is deleted", func(r *etcdTest, first, _ *etcdLock) { r.delete(first.key) }, true},
+	{"its key is replaced and deleted", func(r *etcdTest, first, _ *etcdLock) { r.put(first.key, "{}"); r.delete(first.key) }, true},
+	{"the key of a third program is deleted", func(r *etcdTest, first, third *etcdLock) {
+		first.release(r.t.Context())
+		if err := third.tryAcquire(r.t.Context()); err != nil {
+			r.t.Fatal(err)
+		}
+		r.delete(first.key)
+	}, true},
+	{"a third program releases the key", func(r *etcdTest, first, third *etcdLock) {
+		r.delete(first.key)
+		if err := third.tryAcquire(r.t.Context()); err != nil {
+			r.t.Fatal(err)
+		}
+		third.release(r.t.Context())
+	}, false},
+}
+
+// A new holder of the key need not wait if the watch shows that the previous one resigned.
 func TestEtcdLockWaitsUnlessPredecessorResigned(t *testing.T) {
 	t.Parallel()
 	r := newEtcdTest(t)
-	for i, c := range []struct {
-		name  string
-		then  func(r *etcdTest, first, third *etcdLock)
-		waits bool
-	}{
-		{"it ends in order", func(r *etcdTest, first, _ *etcdLock) { first.release(r.t.Context()) }, false},
-		{"it resigns, and is killed", func(r *etcdTest, first, _ *etcdLock) {
-			s, err := first.open(r.t.Context())
-			if err == nil {
-				err = first.resign(r.t.Context(), s)
-			}
-			if err == nil {
-				_, err = r.client.Revoke(r.t.Context(), first.lease)
-			}
-			if err != nil {
-				r.t.Fatal(err)
-			}
-		}, false},
-		{"it resigns, and does no more", func(r *etcdTest, first, _ *etcdLock) {
-			s, err := first.open(r.t.Context())
-			if err == nil {
-				err = first.resign(r.t.Context(), s)
-			}
-			if err != nil {
-				r.t.Fatal(err)
-			}
-		}, false},
-		{"its key is deleted", func(r *etcdTest, first, _ *etcdLock) { r.delete(first.key) }, true},
-		{"its key is put by hand, and deleted", func(r *etcdTest, first, _ *etcdLock) { r.put(first.key, "{}"); r.delete(first.key) }, true},
-		{"a third has had it, whose key is deleted", func(r *etcdTest, first, third *etcdLock) {
-			first.release(r.t.Context())
-			if err := third.tryAcquire(r.t.Context()); err != nil {
-				r.t.Fatal(err)
-			}
-			r.delete(first.key)
-		}, true},
-		{"a third has had it, and ends in order", func(r *etcdTest, first, third *etcdLock) {
-			r.delete(first.key)
-			if err := third.tryAcquire(r.t.Context()); err != nil {
-				r.t.Fatal(err)
-			}
-			third.release(r.t.Context())
-		}, false},
-	} {
+	for i, c := range handovers {
 		t.Run(c.name, func(t *testing.T) {
 			r := *r
 			r.t = t
-			var keys [3]*etcdLock
-			for j := range keys {
-				p := r.newProgram()
-				p.Namespaces = wire.Namespaces(fmt.Sprint("dynamo", i))
-				keys[j] = p.lock([]byte(`{"component_name": "a"}`))
-				t.Cleanup(keys[j].close)
-			}
-			first, second := keys[0], keys[1]
-			if err := first.tryAcquire(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if err := second.tryAcquire(t.Context()); !errors.Is(err, ErrExists) {
-				t.Fatalf("got %v", err)
-			}
-			c.then(&r, first, keys[2])
-			if err := second.tryAcquire(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			h := newLeadership(second.stats, true)
-			h.leadAfter = time.Now().Add(time.Hour)
-			_, ended := testutil.Start(t, func(ctx context.Context) error { return second.hold(ctx, h) })
-			if c.waits {
-				testutil.Until(t, func() error { return holdsKey(second.stats) })
-			} else {
-				devstacktest.WaitLeads(t, second.stats, true)
-			}
-			// By the end of this key its watch has come past all that was before.
-			s, err := keys[0].open(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := s.Delete(t.Context(), second.key); err != nil {
-				t.Fatal(err)
-			}
-			if err := <-ended; !errors.Is(err, errLost) {
-				t.Errorf("ended with %v", err)
-			}
-			if waits := time.Until(h.leadAfter) > time.Minute; waits != c.waits {
-				t.Errorf("it waits for the other: %v, want %v", waits, c.waits)
-			}
+			testHandover(&r, wire.Namespaces(fmt.Sprint("dynamo", i)), c.happen, c.waits)
 		})
 	}
 }
 
-// TestEtcdLockOtherKeyAtSameRevision: an etcd that comes back without its data counts
-// its revisions anew, and another program may be the first to put the key.
+func testHandover(r *etcdTest, namespace wire.Namespaces, happen func(r *etcdTest, first, third *etcdLock), waits bool) {
+	t := r.t
+	var keys [3]*etcdLock
+	for j := range keys {
+		p := r.newProgram()
+		p.Namespaces = namespace
+		keys[j] = p.lock([]byte(`{"component_name": "a"}`))
+		t.Cleanup(keys[j].close)
+	}
+	first, second := keys[0], keys[1]
+	if err := first.tryAcquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.tryAcquire(t.Context()); !errors.Is(err, ErrExists) {
+		t.Fatalf("got %v", err)
+	}
+	happen(r, first, keys[2])
+	if err := second.tryAcquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h := newLeadership(second.stats, true)
+	h.leadAfter = time.Now().Add(time.Hour)
+	_, ended := testutil.Start(t, func(ctx context.Context) error { return second.hold(ctx, h) })
+	if waits {
+		testutil.Until(t, func() error { return holdsKey(second.stats) })
+	} else {
+		devstacktest.WaitLeads(t, second.stats, true)
+	}
+	// When the watch reports the deletion of this key, it has seen all events before.
+	s, err := keys[0].open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Delete(t.Context(), second.key); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, errLost) {
+		t.Errorf("ended with %v", err)
+	}
+	if got := time.Until(h.leadAfter) > time.Minute; got != waits {
+		t.Errorf("the new holder waits: %v, want %v", got, waits)
+	}
+}
+
+// An etcd that comes back without its data starts its revisions again, and another program may put
+// the key at the same revision.
 func TestEtcdLockOtherKeyAtSameRevision(t *testing.T) {
 	t.Parallel()
 	r := newEtcdTest(t)
@@ -129,20 +137,20 @@ func TestEtcdLockOtherKeyAtSameRevision(t *testing.T) {
 	t.Cleanup(other.close)
 	testutil.Until(t, func() error { return other.tryAcquire(t.Context()) })
 	if other.createdRevision != k.createdRevision {
-		t.Fatalf("created at %d, and the first at %d: this proves nothing", other.createdRevision, k.createdRevision)
+		t.Fatalf("created at %d, and the first at %d: the test needs the same revision", other.createdRevision, k.createdRevision)
 	}
 	s, err := k.open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := k.verify(t.Context(), s, newLeadership(r.newProgram().Stats, true)); !errors.Is(err, errLost) {
-		t.Errorf("got %v, want that it is lost", err)
+		t.Errorf("got %v, want errLost", err)
 	}
 }
 
 func holdsKey(st *stats.Stats) error {
 	if !st.Leader.Load() {
-		return errors.New("it does not hold the key")
+		return errors.New("the program does not hold the key")
 	}
 	return nil
 }
@@ -151,51 +159,51 @@ func TestEtcdLockReportsKeyWithoutLease(t *testing.T) {
 	t.Parallel()
 	r := newEtcdTest(t)
 	key := wire.LeaderKey("dynamo")
-	r.put(key, `{"component_name": "by hand"}`)
-	const said = `another instance exists, started for {"component_name": "by hand"}: it hangs on no lease, so that nothing will ever delete it: ` +
-		`it was put by hand; if there is no such program: etcdctl del dynamo/components/metrics/instance`
+	r.put(key, `{"component_name": "manual"}`)
+	const want = `another instance exists, started for {"component_name": "manual"}: it has no lease, so nothing will ever delete it: ` +
+		`it was put manually; if there is no such program: etcdctl del dynamo/components/metrics/instance`
 	_, ended := startHold(t, r.newProgram(), false)
-	if err := <-ended; !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), said) {
-		t.Errorf("got %v, want %s", err, said)
+	if err := <-ended; !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
 	}
 	p := r.newProgram()
 	log, out := testutil.NewLog()
 	p.Log = log
 	startHold(t, p, true)
 	testutil.Until(t, out.HasCount("Standing by: ", 1))
-	if !strings.Contains(out.String(), "it hangs on no lease") {
+	if !strings.Contains(out.String(), "it has no lease") {
 		t.Errorf("the log says:\n%s", out)
 	}
 	st := p.Stats
 	if !st.NoLease.Load() || st.OtherLeader.Load() {
-		t.Error("it takes the key for a program's")
+		t.Error("the key counts as a program's")
 	}
 	r.delete(key)
 	devstacktest.WaitLeads(t, p.Stats, true)
 	if st.NoLease.Load() || !st.WasLeader.Load() {
-		t.Error("it leads, and takes the key for one that was put by hand")
+		t.Error("it leads, and the key counts as one that was put manually")
 	}
 
-	// A program that stands by one with a lease says so when that is no longer so.
+	// A standby logs when a key with a lease is replaced by one without.
 	q := r.newProgram()
 	q.Log, out = testutil.NewLog()
 	startHold(t, q, true)
 	testutil.Until(t, out.HasCount("a program that was killed leaves its key", 1))
 	r.put(key, "{}")
-	testutil.Until(t, out.HasCount("it hangs on no lease", 1))
+	testutil.Until(t, out.HasCount("it has no lease", 1))
 	devstacktest.WaitLeads(t, p.Stats, false)
 	testutil.Until(t, func() error {
 		if !st.NoLease.Load() {
-			return errors.New("it does not know that it cannot lead any more")
+			return errors.New("it does not know that the key has no lease")
 		}
 		return nil
 	})
 	if !st.WasLeader.Load() {
-		t.Error("no program shows the fleet")
+		t.Error("no program serves the fleet")
 	}
 }
 
-// TestEtcdLockNamesHostOfOtherInstance, where it says so: the original does not.
+// The error names the other instance's host, if its value has it. The original's values have none.
 func TestEtcdLockNamesHostOfOtherInstance(t *testing.T) {
 	t.Parallel()
 	r := newEtcdTest(t)
@@ -215,13 +223,13 @@ func TestEtcdLockNamesHostOfOtherInstance(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, ended := startHold(t, r.newProgram(), false)
-		if err := <-ended; !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), want) || !strings.HasSuffix(err.Error(), "with --standby this one waits until that is gone, and takes over") {
+		if err := <-ended; !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), want) || !strings.HasSuffix(err.Error(), "with --standby, this instance waits until the other has ended and takes over") {
 			t.Errorf("%s: got %v, want %s", value, err, want)
 		}
 	}
 }
 
-// TestEtcdLockLastLeaderServesUntilNext: that one waits for two seconds before it does.
+// The last leader serves the fleet until the next one does, which waits for two seconds before.
 func TestEtcdLockLastLeaderServesUntilNext(t *testing.T) {
 	t.Parallel()
 	r := newEtcdTest(t)
@@ -233,11 +241,11 @@ func TestEtcdLockLastLeaderServesUntilNext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // it is deleted, and comes back
+	for range 2 { // the key is deleted, and put again
 		r.delete(key)
 		devstacktest.WaitLeads(t, p.Stats, false)
 		if !p.Stats.WasLeader.Load() {
-			t.Error("no program shows the fleet")
+			t.Error("no program serves the fleet")
 		}
 		devstacktest.WaitLeads(t, p.Stats, true)
 	}
@@ -247,16 +255,16 @@ func TestEtcdLockLastLeaderServesUntilNext(t *testing.T) {
 	devstacktest.WaitLeads(t, p.Stats, false)
 	testutil.Until(t, func() error {
 		if !p.Stats.OtherLeader.Load() || p.Stats.WasLeader.Load() {
-			return errors.New("it shows the fleet although another program leads")
+			return errors.New("it serves the fleet although another program leads")
 		}
 		return nil
 	})
 	if other.Stats.WasLeader.Load() {
-		t.Error("a program that never led shows the fleet")
+		t.Error("a program that never led serves the fleet")
 	}
 }
 
-// TestEtcdLockKeyTooLargeToRead is another program's all the same.
+// A key whose value is too large to read is still another program's.
 func TestEtcdLockKeyTooLargeToRead(t *testing.T) {
 	t.Parallel()
 	r := newLargeEtcdTest(t)
@@ -272,7 +280,7 @@ func TestEtcdLockKeyTooLargeToRead(t *testing.T) {
 		devstacktest.WaitLeads(t, p.Stats, false)
 		testutil.Until(t, func() error {
 			if !p.Stats.OtherLeader.Load() {
-				return errors.New("it does not know who holds the key")
+				return errors.New("it does not know that another program leads")
 			}
 			return nil
 		})
@@ -316,8 +324,8 @@ func TestEtcdLockRefusesSecondAndReleases(t *testing.T) {
 }
 
 func TestEtcdLockAcceptsOwnOldKey(t *testing.T) {
-	// The answer to an attempt may be lost after etcd has carried it out: then the
-	// key hangs on our lease.
+	// The response to an attempt may be lost although etcd has put the key. The key then has
+	// this program's lease.
 	r := newEtcdTest(t)
 	k := r.newProgram().lock([]byte("{}"))
 	t.Cleanup(k.close)

@@ -18,176 +18,160 @@ import (
 
 const (
 	renewInterval = time.Second
-	stableAfter   = 10 * time.Second // a session that lasted so long was a good one
-	// renewIn is how long an answer to a renewal may take. etcd's grpc-proxy answers when it
-	// renews the lease itself, which it does each third of the lease's time.
+	stableAfter   = 10 * time.Second // a session that lasts this long resets the backoff
+	// renewTimeout bounds the response to a renewal. etcd's grpc-proxy responds only when it
+	// renews the lease itself, which it does once in each third of the TTL.
 	renewTimeout = leaseTTL * time.Second / 2
 )
 
-// errFree says that the key of another program may be free.
-var errMayBeFree = errors.New("it may be free")
+// errMayBeFree means that another program may have released the key.
+var errMayBeFree = errors.New("the key may be free")
 
-func (k *etcdLock) hold(ctx context.Context, h *leadership) error {
-	if k.predecessorResigned {
+func (l *etcdLock) hold(ctx context.Context, h *leadership) error {
+	if l.predecessorResigned {
 		h.predecessorResigned()
 	}
-	said := false
+	logged := false
 	for attempt := 0; ; attempt++ {
 		began := time.Now()
-		err := k.holdWithSession(ctx, h)
+		err := l.holdWithSession(ctx, h)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, errLost):
-			k.createdRevision, k.predecessorResigned = 0, false
+			l.createdRevision, l.predecessorResigned = 0, false
 			return err
 		case time.Since(began) > stableAfter:
-			attempt, said = 0, false
+			attempt, logged = 0, false
 		}
-		if attempt > 0 && !said && k.stats.RegistryUp() { // else Watch speaks of the connection
-			k.log.Warn("The unique instance's key cannot be confirmed; trying goes on", "key", k.key, "error", err)
-			said = true
+		if attempt > 0 && !logged && l.stats.RegistryUp() { // otherwise Watch logs the connection's state
+			l.log.Warn("The unique instance's key cannot be confirmed; retrying", "key", l.key, "error", err)
+			logged = true
 		}
-		if k.fail(err) {
+		if l.fail(err) {
 			h.markUnreachable()
 		}
 		backoff.Wait(ctx, backoff.Pause(attempt))
 	}
 }
 
-// holdOn keeps the key by one session, until that breaks or the key is lost.
-func (k *etcdLock) holdWithSession(ctx context.Context, h *leadership) error {
-	s, err := k.open(ctx)
+// holdWithSession holds the key with one session, until the session breaks or the key is lost.
+func (l *etcdLock) holdWithSession(ctx context.Context, h *leadership) error {
+	s, err := l.open(ctx)
 	if err != nil {
 		return err
 	}
-	from := k.createdRevision // of the watch
-	if k.seenRevision != 0 && k.seenRevision < from {
-		from = k.seenRevision + 1
+	from := l.createdRevision // where the watch starts
+	if l.seenRevision != 0 && l.seenRevision < from {
+		from = l.seenRevision + 1
 	}
-	if !k.replayHistory {
-		asked := time.Now()
-		revision, err := k.verify(ctx, s, h)
+	if !l.replayHistory {
+		requested := time.Now()
+		revision, err := l.verify(ctx, s, h)
 		if err != nil {
 			return err
 		}
-		h.markConfirmed(asked)
-		k.sessions.Succeeded()
+		h.markConfirmed(requested)
+		l.sessions.Succeeded()
 		from = revision + 1
 	}
-	k.replayHistory, k.seenRevision = false, 0 // what goes wrong with it would do so again
+	l.replayHistory, l.seenRevision = false, 0 // if the replay fails once, it would fail again
 
 	err = group.UntilFirst(clientv3.WithRequireLeader(ctx),
-		func(ctx context.Context) error { return k.watch(ctx, s, from, h) },
-		func(ctx context.Context) error { return k.renew(ctx, s, h) },
+		func(ctx context.Context) error { return l.watch(ctx, s, from, h) },
+		func(ctx context.Context) error { return l.renew(ctx, s, h) },
 		func(ctx context.Context) error {
-			return h.confirmLoop(ctx, func(ctx context.Context) (bool, error) { _, err := k.verify(ctx, s, h); return err == nil, err })
+			return h.confirmLoop(ctx, func(ctx context.Context) (bool, error) { _, err := l.verify(ctx, s, h); return err == nil, err })
 		})
-	if errors.Is(err, errLost) { // though nothing broke
-		if k.lost != nil {
-			k.lost()
+	if errors.Is(err, errLost) { // although the session works
+		if l.lost != nil {
+			l.lost()
 		}
 	}
 	return err
 }
 
-// look reads the key, as etcd confirms it with the whole cluster. The error is errLost where
-// it is not ours.
-func (k *etcdLock) verify(ctx context.Context, s *connect.EtcdSession, h *leadership) (revision int64, err error) {
-	got, err := connect.EtcdGet(clientv3.WithRequireLeader(ctx), s, k.key)
+// verify reads the key with a linearizable read. The error is errLost if this program does not
+// hold it.
+func (l *etcdLock) verify(ctx context.Context, s *connect.EtcdSession, h *leadership) (revision int64, err error) {
+	got, err := connect.EtcdGet(clientv3.WithRequireLeader(ctx), s, l.key)
 	if err == nil {
 		err = s.CheckCluster(got.Header)
 	}
 	switch {
-	case errors.Is(err, connect.ErrEtcdTooLarge): // ours is not
+	case errors.Is(err, connect.ErrEtcdTooLarge): // this program's value is small
 		return 0, h.markLost("the key is another program's")
 	case err != nil:
-		return 0, fmt.Errorf("read %s: %w", k.key, err)
+		return 0, fmt.Errorf("read %s: %w", l.key, err)
 	case len(got.Kvs) == 0:
 		return 0, h.markLost("the key is gone")
-	case !k.isOurs(got.Kvs[0]):
+	case !l.isOurs(got.Kvs[0]):
 		return 0, h.markLost("the key is another program's")
 	}
 	return got.Header.Revision, nil
 }
 
-// isOurs looks at both: an etcd that has lost its data counts its revisions anew.
-func (k *etcdLock) isOurs(kv *mvccpb.KeyValue) bool {
-	return clientv3.LeaseID(kv.Lease) == k.lease && kv.ModRevision == k.createdRevision
+// isOurs compares lease and revision: an etcd that has lost its data starts its revisions again.
+func (l *etcdLock) isOurs(kv *mvccpb.KeyValue) bool {
+	return clientv3.LeaseID(kv.Lease) == l.lease && kv.ModRevision == l.createdRevision
 }
 
-// watch hears at once of what becomes of the key, and of what became of it before it was
-// ours: a program that gave it back need not be waited for.
-func (k *etcdLock) watch(ctx context.Context, s *connect.EtcdSession, from int64, h *leadership) error {
-	free := false // the key was given back
-	return k.watchStream(s, from, func(e *mvccpb.Event) error {
+// watch reports changes of the key at once. It starts before this program put the key: if the
+// previous holder resigned, this one need not wait for it to stop.
+func (l *etcdLock) watch(ctx context.Context, s *connect.EtcdSession, from int64, h *leadership) error {
+	free := false // the previous holder has resigned
+	return l.watchStream(s, from, func(e *mvccpb.Event) error {
 		switch {
-		case e.Kv.ModRevision < k.createdRevision:
+		case e.Kv.ModRevision < l.createdRevision:
 			free = e.Type == mvccpb.Event_DELETE && isResigned(e.PrevKv.GetValue())
-		case free && k.isOurs(e.Kv):
+		case free && l.isOurs(e.Kv):
 			h.predecessorResigned()
 		case e.Type == mvccpb.Event_DELETE:
 			return h.markLost("the key was deleted")
-		case !k.isOurs(e.Kv):
+		case !l.isOurs(e.Kv):
 			return h.markLost("the key was put by another program")
 		}
 		return nil
 	}).Run(ctx)
 }
 
-// changes is a watch of the key from a revision on.
-func (k *etcdLock) watchStream(s *connect.EtcdSession, from int64, event func(*mvccpb.Event) error) connect.EtcdWatch {
-	return connect.EtcdWatch{Session: s, OnEvent: event, Ranges: []*etcdserverpb.WatchCreateRequest{{Key: []byte(k.key), StartRevision: from, PrevKv: true}}}
+// watchStream watches the key from a revision on.
+func (l *etcdLock) watchStream(s *connect.EtcdSession, from int64, event func(*mvccpb.Event) error) connect.EtcdWatch {
+	return connect.EtcdWatch{Session: s, OnEvent: event, Ranges: []*etcdserverpb.WatchCreateRequest{{Key: []byte(l.key), StartRevision: from, PrevKv: true}}}
 }
 
-// renew keeps the lease alive, by one stream: each stream is a login. Renewals do not wait
-// for each other's answers, which come in the order of the questions.
-func (k *etcdLock) renew(ctx context.Context, s *connect.EtcdSession, h *leadership) error {
+// renew keeps the lease alive with one stream, because each new stream costs etcd a password
+// check. Renewals do not wait for each other's responses, which arrive in order.
+func (l *etcdLock) renew(ctx context.Context, s *connect.EtcdSession, h *leadership) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var receiving sync.WaitGroup
 	defer receiving.Wait()
 	defer cancel(nil)
 	stream, err := etcdserverpb.NewLeaseClient(s.ActiveConnection()).LeaseKeepAlive(ctx)
 	if err != nil {
-		return fmt.Errorf("renew lease %x: %w", k.lease, connect.EtcdError(err))
+		return fmt.Errorf("renew lease %x: %w", l.lease, connect.EtcdError(err))
 	}
 	answered := make(chan struct{}, renewTimeout/renewInterval+1)
-	receiving.Go(func() {
-		for {
-			answer, err := stream.Recv()
-			if err == nil && answer.TTL <= 0 {
-				err = h.markLost("its lease is gone")
-			}
-			if err != nil {
-				cancel(fmt.Errorf("renew lease %x: %w", k.lease, connect.EtcdError(err)))
-				return
-			}
-			select {
-			case answered <- struct{}{}:
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
+	receiving.Go(func() { cancel(fmt.Errorf("renew lease %x: %w", l.lease, receiveRenewals(ctx, stream, h, answered))) })
 	ticker := time.NewTicker(renewInterval)
 	defer ticker.Stop()
-	var asked []time.Time // of those without an answer
+	var requested []time.Time // the times of requests without a response
 	for {
 		now := time.Now()
-		if len(asked) > 0 && now.Sub(asked[0]) > renewTimeout {
-			return fmt.Errorf("renew lease %x: no answer in %v", k.lease, renewTimeout)
+		if len(requested) > 0 && now.Sub(requested[0]) > renewTimeout {
+			return fmt.Errorf("renew lease %x: no response in %v", l.lease, renewTimeout)
 		}
-		asked = append(asked, now)
-		if stream.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: int64(k.lease)}) != nil {
-			<-ctx.Done() // Recv says why
+		requested = append(requested, now)
+		if stream.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: int64(l.lease)}) != nil {
+			<-ctx.Done() // Recv returns the error
 			return context.Cause(ctx)
 		}
 		for waiting := true; waiting; {
 			select {
 			case <-answered:
-				if len(asked) > 0 {
-					k.aliveUntil = asked[0].Add(leaseTTL * time.Second)
-					asked = asked[1:]
+				if len(requested) > 0 {
+					l.aliveUntil = requested[0].Add(leaseTTL * time.Second)
+					requested = requested[1:]
 				}
 			case <-ticker.C:
 				waiting = false
@@ -198,53 +182,71 @@ func (k *etcdLock) renew(ctx context.Context, s *connect.EtcdSession, h *leaders
 	}
 }
 
-func (k *etcdLock) awaitFree(ctx context.Context) {
-	if err := k.standBy(ctx); err != nil && ctx.Err() == nil {
-		k.fail(err)
+// receiveRenewals reports each renewal until ctx ends, the stream fails or the lease is lost.
+func receiveRenewals(ctx context.Context, stream etcdserverpb.Lease_LeaseKeepAliveClient, h *leadership, answered chan<- struct{}) error {
+	for {
+		response, err := stream.Recv()
+		switch {
+		case err != nil:
+			return connect.EtcdError(err)
+		case response.TTL <= 0:
+			return h.markLost("its lease is gone")
+		}
+		select {
+		case answered <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (l *etcdLock) awaitFree(ctx context.Context) {
+	if err := l.standBy(ctx); err != nil && ctx.Err() == nil {
+		l.fail(err)
 		backoff.Wait(ctx, backoff.Pause(0))
 	}
 }
 
 // standBy waits until the key may be free, or the session breaks.
-func (k *etcdLock) standBy(ctx context.Context) error {
-	s, err := k.open(ctx)
+func (l *etcdLock) standBy(ctx context.Context) error {
+	s, err := l.open(ctx)
 	if err != nil {
 		return err
 	}
-	from := k.seenRevision + 1
+	from := l.seenRevision + 1
 	err = group.UntilFirst(clientv3.WithRequireLeader(ctx),
 		func(ctx context.Context) error {
-			return k.watchStream(s, from, func(e *mvccpb.Event) error {
+			return l.watchStream(s, from, func(e *mvccpb.Event) error {
 				if e.Type == mvccpb.Event_DELETE || isResigned(e.Kv.Value) {
 					return errMayBeFree
 				}
 				return nil
 			}).Run(ctx)
 		},
-		func(ctx context.Context) error { return k.pollKey(ctx, s) })
+		func(ctx context.Context) error { return l.pollKey(ctx, s) })
 	if errors.Is(err, errMayBeFree) {
 		return nil
 	}
 	return err
 }
 
-// keyPollInterval is how often a standby reads the key, beside the watch.
+// keyPollInterval is how often a standby reads the key, in addition to the watch.
 const keyPollInterval = 2 * time.Second
 
-// pollKey looks at the key of another program from time to time, beside the watch.
-func (k *etcdLock) pollKey(ctx context.Context, s *connect.EtcdSession) error {
+// pollKey reads another program's key at intervals, in addition to the watch.
+func (l *etcdLock) pollKey(ctx context.Context, s *connect.EtcdSession) error {
 	for backoff.Wait(ctx, keyPollInterval) {
-		got, err := connect.EtcdGet(ctx, s, k.key, clientv3.WithKeysOnly())
+		got, err := connect.EtcdGet(ctx, s, l.key, clientv3.WithKeysOnly())
 		if err == nil {
 			err = s.CheckCluster(got.Header)
 		}
 		if err != nil {
-			return fmt.Errorf("read %s: %w", k.key, err)
+			return fmt.Errorf("read %s: %w", l.key, err)
 		}
-		if len(got.Kvs) == 0 || got.Kvs[0].ModRevision != k.rivalRevision { // it may be another program's now
+		if len(got.Kvs) == 0 || got.Kvs[0].ModRevision != l.rivalRevision { // a third program may have put it
 			return errMayBeFree
 		}
-		k.seenRevision = got.Header.Revision
+		l.seenRevision = got.Header.Revision
 	}
 	return context.Cause(ctx)
 }

@@ -16,7 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// etcdTest is an etcd, a client of it, and programs that want the key.
+// etcdTest is an etcd and a client, at which programs run for the key.
 type etcdTest struct {
 	*devstacktest.Stack
 	t      *testing.T
@@ -29,7 +29,7 @@ func newEtcdTest(t *testing.T) *etcdTest {
 	return &etcdTest{s, t, s.Client(t)}
 }
 
-// newProgram is one more program that wants the key.
+// newProgram is another program that runs for the key.
 func (e *etcdTest) newProgram() *EtcdKey {
 	e.t.Helper()
 	log := slog.New(slog.DiscardHandler)
@@ -42,7 +42,7 @@ func (e *etcdTest) newProgram() *EtcdKey {
 	return &EtcdKey{Endpoints: endpoints, Namespaces: "dynamo", Stats: st, Log: log}
 }
 
-// put puts a key. An etcd on a busy machine may give up a large request: then it tries again.
+// put puts a key. It retries, because an etcd on a busy machine may time out on a large value.
 func (e *etcdTest) put(key, value string) {
 	e.t.Helper()
 	testutil.Until(e.t, func() error {
@@ -61,14 +61,14 @@ func (e *etcdTest) delete(key string) {
 	}
 }
 
-// newLargeEtcdTest has an etcd that takes requests of 16 MiB.
+// newLargeEtcdTest has an etcd that accepts requests of 16 MiB.
 func newLargeEtcdTest(t *testing.T) *etcdTest {
 	t.Helper()
 	s, client := devstacktest.LargeEtcd(t, 16<<20, 100*time.Millisecond)
 	return &etcdTest{s, t, client}
 }
 
-// startHold lets a program lead, or stand by.
+// startHold lets a program run for the key.
 func startHold(t *testing.T, k *EtcdKey, standby bool) (stop func(), ended <-chan error) {
 	return testutil.Start(t, func(ctx context.Context) error { return k.Hold(ctx, []byte(`{"component_name": "a"}`), standby) })
 }

@@ -10,29 +10,28 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// holding is the time for which a program holds a place, from taking it to losing it. It
-// decides for how long the program may take itself for the only one. Its methods may be
-// called at once.
+// leadership is the time for which a program holds the lock, from acquiring to losing it. It
+// decides when the program may act as the leader. Its methods may be called concurrently.
 type leadership struct {
 	stats   *stats.Stats
 	standby bool
 
 	mu            sync.Mutex
-	leadAfter     time.Time // when the program may take itself for the only one
-	requestedAt   time.Time // when the newest confirmation was asked for; zero: there was none
-	lastHeartbeat time.Time // when it last showed that the process does not stand still
-	stalledAt     time.Time // when it was found that the process had stood still; zero: nothing was lost by that
+	leadAfter     time.Time // when the program may begin to lead
+	requestedAt   time.Time // when the newest confirmation was requested; zero: there was none
+	lastHeartbeat time.Time // shows that the process runs
+	stalledAt     time.Time // when a stall of the process was found; zero: the lock has been confirmed since, or there was none
 	lost          bool
 }
 
-// newHolding begins with taking the place.
+// newLeadership is for a lock that was just acquired.
 func newLeadership(st *stats.Stats, standby bool) *leadership {
 	now := time.Now()
 	return &leadership{stats: st, standby: standby, leadAfter: now.Add(confirmationTTL), lastHeartbeat: now}
 }
 
-// resigned says that the program that held the place before has given it back, and need not
-// be waited for.
+// predecessorResigned records that the previous holder resigned, so that this program need not
+// wait for it to stop.
 func (h *leadership) predecessorResigned() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -40,21 +39,21 @@ func (h *leadership) predecessorResigned() {
 	h.updateFlags()
 }
 
-// confirmed says that the place was ours at some time after that was asked.
-func (h *leadership) markConfirmed(asked time.Time) {
+// markConfirmed records that the program held the lock at some time after the request.
+func (h *leadership) markConfirmed(requested time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if asked.Before(h.requestedAt) {
-		return // answers may come in any order
+	if requested.Before(h.requestedAt) {
+		return // responses may come in any order
 	}
-	h.requestedAt = asked
-	if asked.After(h.stalledAt) {
+	h.requestedAt = requested
+	if requested.After(h.stalledAt) {
 		h.stalledAt = time.Time{}
 	}
 	h.updateFlags()
 }
 
-// claim lets the program be the only one, as long as what is known allows.
+// updateFlags lets the program lead for as long as the last confirmation allows.
 func (h *leadership) updateFlags() {
 	if h.lost || h.requestedAt.IsZero() {
 		return
@@ -70,9 +69,9 @@ func (h *leadership) updateFlags() {
 	}
 }
 
-// beat lets a program that may not stand by be the only one while it does not know that it
-// has lost the place: a fleet whose etcd is away is still to be seen. It ends by itself
-// when the process stands still, since all may have changed meanwhile.
+// heartbeat lets a program without --standby lead until it learns that it has lost the lock:
+// the fleet must stay visible while etcd is down. The flag expires if the process stalls, because
+// another program may have acquired the lock meanwhile.
 func (h *leadership) heartbeat() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -87,14 +86,14 @@ func (h *leadership) heartbeat() {
 	}
 }
 
-// away says that the servers cannot be reached: whether it is lost cannot be known.
+// markUnreachable records that the servers cannot be reached, so that a loss cannot be found.
 func (h *leadership) markUnreachable() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stalledAt = time.Time{}
 }
 
-// lose says that the place is not ours any more, and why. The error is errLost.
+// markLost records that the lock is lost, and why. The error wraps errLost.
 func (h *leadership) markLost(why string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -104,21 +103,21 @@ func (h *leadership) markLost(why string) error {
 	return fmt.Errorf("%w: %s", errLost, why)
 }
 
-// confirm asks again and again whether the place is ours, until ctx ends or an answer is an
-// error. An answer may also be that nothing is known.
-func (h *leadership) confirmLoop(ctx context.Context, ask func(context.Context) (ours bool, err error)) error {
+// confirmLoop checks at intervals whether the program holds the lock, until ctx ends or a check
+// fails. A check may also return false and no error, which means that nothing is known.
+func (h *leadership) confirmLoop(ctx context.Context, check func(context.Context) (ours bool, err error)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	var asking sync.WaitGroup // no more than confirmIn/confirmEvery and one at once
-	defer asking.Wait()
+	var requests sync.WaitGroup // at most confirmTimeout/confirmInterval + 1 requests at once
+	defer requests.Wait()
 	defer cancel(nil)
 	for {
-		asking.Go(func() {
-			asked := time.Now()
+		requests.Go(func() {
+			requested := time.Now()
 			within, done := context.WithTimeout(ctx, confirmTimeout)
 			defer done()
-			ours, err := ask(within)
+			ours, err := check(within)
 			if ours {
-				h.markConfirmed(asked)
+				h.markConfirmed(requested)
 			}
 			if err != nil {
 				cancel(err)

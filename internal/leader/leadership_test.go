@@ -11,7 +11,7 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// held is a holding that has begun, and how to see whether it lets the program lead.
+// newHeldLeadership is a leadership in force, and a function that checks whether the program leads.
 func newHeldLeadership(t *testing.T, standby bool) (h *leadership, leads func(want bool, when string)) {
 	t.Helper()
 	var st stats.Stats
@@ -38,21 +38,21 @@ func newHeldLeadership(t *testing.T, standby bool) (h *leadership, leads func(wa
 func TestLeadershipLastsFromRequestTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, leads := newHeldLeadership(t, true)
-		asked := time.Now()
-		time.Sleep(1500 * time.Millisecond) // the answer is under way
-		h.markConfirmed(asked)
+		requested := time.Now()
+		time.Sleep(1500 * time.Millisecond) // until the response arrives
+		h.markConfirmed(requested)
 		time.Sleep(499 * time.Millisecond)
-		leads(true, "within 2 s of the question")
+		leads(true, "within 2 s of the request")
 		time.Sleep(time.Millisecond)
-		leads(false, "2 s after the question")
+		leads(false, "2 s after the request")
 
 		h.markConfirmed(time.Now())
-		h.markConfirmed(asked) // an answer that was overtaken
+		h.markConfirmed(requested) // a response that was overtaken
 		time.Sleep(1999 * time.Millisecond)
-		leads(true, "since the newer question")
+		leads(true, "by the newer request")
 		time.Sleep(time.Second)
-		h.markConfirmed(time.Now().Add(-confirmationTTL)) // too late to be of use
-		leads(false, "by an answer that took 2 s")
+		h.markConfirmed(time.Now().Add(-confirmationTTL)) // too late
+		leads(false, "by a response that took 2 s")
 	})
 }
 
@@ -67,25 +67,25 @@ func TestLeadershipStaysLost(t *testing.T) {
 			h.markConfirmed(time.Now())
 			h.heartbeat()
 			h.predecessorResigned()
-			leads(false, "by late answers")
+			leads(false, "by late responses")
 			if h.stats.Leader.Load() {
-				t.Error("it says that it holds the place")
+				t.Error("it still claims to hold the lock")
 			}
 		})
 	}
 }
 
-// TestLeadershipAfterStall what has become of the place meanwhile,
-// or that the servers are away.
+// A process that stalled does not lead until the lock is confirmed again, or the servers are known
+// to be unreachable.
 func TestLeadershipAfterStall(t *testing.T) {
 	for name, know := range map[string]func(h *leadership, before time.Time){
-		"confirmed":            func(h *leadership, before time.Time) { h.markConfirmed(time.Now()) },
-		"the servers are away": func(h *leadership, before time.Time) { h.markUnreachable() },
-		"not by an answer from before": func(h *leadership, before time.Time) {
+		"confirmed":                   func(h *leadership, before time.Time) { h.markConfirmed(time.Now()) },
+		"the servers are unreachable": func(h *leadership, before time.Time) { h.markUnreachable() },
+		"not by an older response": func(h *leadership, before time.Time) {
 			h.markConfirmed(before)
 			h.heartbeat()
 			if h.stats.ActsAsLeader.Load() {
-				t.Error("it leads by an answer from before it stood still")
+				t.Error("it leads by a response from before the stall")
 			}
 			h.markUnreachable()
 		},
@@ -95,9 +95,9 @@ func TestLeadershipAfterStall(t *testing.T) {
 				h, leads := newHeldLeadership(t, false)
 				before := time.Now()
 				time.Sleep(15 * time.Second)
-				leads(false, "when it goes on")
+				leads(false, "when it continues")
 				h.heartbeat()
-				leads(false, "when it has gone on")
+				leads(false, "after a heartbeat")
 				time.Sleep(confirmInterval)
 				h.heartbeat()
 				leads(false, "a moment later")
@@ -120,7 +120,7 @@ func TestLeadershipConfirmationsOverlap(t *testing.T) {
 		done := make(chan error, 1)
 		go func() {
 			done <- h.confirmLoop(ctx, func(ctx context.Context) (bool, error) {
-				most.Store(max(most.Load(), asking.Add(1))) // time stands still meanwhile
+				most.Store(max(most.Load(), asking.Add(1)))
 				defer asking.Add(-1)
 				select {
 				case <-time.After(time.Minute):
@@ -133,14 +133,14 @@ func TestLeadershipConfirmationsOverlap(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if want := int64(confirmTimeout/confirmInterval) + 1; most.Load() != want {
-			t.Errorf("%d questions without an answer at once, want %d", most.Load(), want)
+			t.Errorf("%d concurrent requests, want %d", most.Load(), want)
 		}
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
 		if n := asking.Load(); n != 0 {
-			t.Errorf("%d questions go on", n)
+			t.Errorf("%d requests are still in progress", n)
 		}
 	})
 }

@@ -20,24 +20,26 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// The Lease's annotations: the key as it would be in etcd, since that is no name of
-// Kubernetes', and its value.
+// The Lease's annotations hold the key as it would be in etcd, which is no valid name of a
+// Kubernetes object, and its value.
 const (
 	keyAnnotation   = "dynamo-metrics/key"
 	valueAnnotation = "dynamo-metrics/value"
 )
 
-// longestLease bounds, in seconds, how long a holder of which nothing is heard is waited for.
+// maxLeaseSeconds bounds how long to wait for a holder that does not renew its Lease.
 const maxLeaseSeconds = 60
 
 const (
-	// lookAtLease is how often a standby looks at the Lease.
+	// standbyInterval is how often a standby reads the Lease.
 	standbyInterval = 500 * time.Millisecond
-	// updateLease is how often its holder updates it.
+	// leaseRenewInterval is how often the holder renews the Lease.
 	leaseRenewInterval = 2 * time.Second
+	// acquireTimeout bounds an attempt to acquire the Lease.
+	acquireTimeout = 5 * time.Second
 )
 
-// Lease elects the one leader of its namespaces by a Lease of Kubernetes.
+// Lease elects the leader of its namespaces with a Kubernetes Lease.
 type Lease struct {
 	Client     *kube.Client
 	In         string // the Kubernetes namespace of the Lease
@@ -46,12 +48,12 @@ type Lease struct {
 	Log        *slog.Logger
 }
 
-// Hold makes this the leader of its namespaces, with value (a JSON object) in an annotation of
-// the Lease, until ctx ends; then the Lease has no holder. Identity names the program's pod. It
-// fails with ErrExists where another program holds the Lease, unless standby is set.
+// Hold makes this program the leader of its namespaces until ctx ends, with value (a JSON object) in
+// an annotation of the Lease. Then it releases the Lease. Identity names the program's pod. It fails
+// with ErrExists if another program holds the Lease and standby is false.
 func (e *Lease) Hold(ctx context.Context, identity string, value []byte, standby bool) error {
-	u := elector{lock: e.lock(identity, value), stats: e.Stats, log: e.Log, standby: standby}
-	return u.run(ctx)
+	el := elector{lock: e.lock(identity, value), stats: e.Stats, log: e.Log, standby: standby}
+	return el.run(ctx)
 }
 
 func (e *Lease) lock(identity string, value []byte) *leaseLock {
@@ -62,14 +64,14 @@ func (e *Lease) lock(identity string, value []byte) *leaseLock {
 	}
 }
 
-// leaseName is the name of the Lease of a key. SHA-256 is a hash that others, Helm among
-// them, can work out as well: a Role can then name the one Lease.
+// leaseName is the name of the Lease for a key. It uses SHA-256 because Helm can compute that,
+// too: a Role can then name this one Lease.
 func leaseName(key string) string {
 	return fmt.Sprintf("dynamo-metrics-%x", sha256.Sum256([]byte(key)))[:len("dynamo-metrics-")+16]
 }
 
-// kubeLease is the place as a Lease of Kubernetes. What is held is the Lease as this program
-// has written it last: where it was changed since, an update is a conflict.
+// leaseLock is the lock as a Kubernetes Lease. The program holds the lock while the Lease is as
+// it last wrote it: an update of a Lease that has changed since is a conflict.
 type leaseLock struct {
 	client          *kube.Client
 	stats           *stats.Stats
@@ -79,43 +81,42 @@ type leaseLock struct {
 	value           []byte
 	identity        string
 
-	last                *kube.Lease // as the API server last had it; nil: not known
-	updateUnknown       bool        // an update may have been made whose answer was lost
-	predecessorResigned bool        // who held it before gave it back
+	last                *kube.Lease // as the API server last returned it; nil if it is not known
+	updateUnknown       bool        // an update may have succeeded although its response was lost
+	predecessorResigned bool        // the previous holder has resigned
 	retry               kube.Backoff
 
-	// Whether another holder lives shows by our clock alone: theirs may differ. It does as
-	// long as the Lease changes.
+	// Another holder is alive as long as it changes the Lease. That is measured with this program's
+	// clock, because the holder's clock may differ.
 	observedVersion string
-	observedAt      time.Time // when that was first seen
-	holderRenews    bool      // it has changed since the first look
+	observedAt      time.Time // when that version was first seen
+	holderRenews    bool      // the version has changed since it was first read
 }
 
 func (l *leaseLock) String() string { return l.namespace + "/" + l.name + " (" + l.key + ")" }
 
-// permanent is nothing: rights may be given while the program runs.
+// permanent is always false: permissions may be granted while the program runs.
 func (l *leaseLock) permanent(error) bool { return false }
 
 func (l *leaseLock) awaitFree(ctx context.Context) { backoff.Wait(ctx, standbyInterval) }
 
 func (l *leaseLock) backoff(_ int, err error) time.Duration { return leaseBackoff(&l.retry, err) }
 
-// leasePause is how long to wait after a call for a Lease that failed. The API server may
-// ask for more time than the Lease has. Then it is asked again all the same, a few times
-// before others may take the Lease: a leader that would wait as it is told loses it, and
-// those who take it are told to wait, too.
+// leaseBackoff is how long to wait after a failed call about a Lease. The API server may demand
+// a pause that is longer than the Lease lasts. The pause is shorter then, so that a few attempts
+// are made before the Lease expires: otherwise the leader would lose it, and the next leader
+// would have to wait as well.
 func leaseBackoff(b *kube.Backoff, err error) time.Duration {
 	pause := b.Next(err)
-	if kube.IsStatus(err, http.StatusConflict) { // another was faster
+	if kube.IsStatus(err, http.StatusConflict) { // another client was faster
 		return backoff.Pause(0)
 	}
 	return min(pause, confirmTimeout)
 }
 
-// take creates the Lease, or takes over one that has no holder or whose holder has not
-// renewed it for as long as it said.
+// tryAcquire creates the Lease, or takes over one that has no holder or has expired.
 func (l *leaseLock) tryAcquire(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, connect.EtcdCallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
 	defer cancel()
 	err := l.acquireOrTakeOver(ctx)
 	if err == nil {
@@ -144,17 +145,17 @@ func (l *leaseLock) acquireOrTakeOver(ctx context.Context) error {
 	}
 	taken, err := l.client.UpdateLease(ctx, l.desired(found))
 	if err != nil {
-		return fmt.Errorf("take lease %s: %w", l, err)
+		return fmt.Errorf("take over lease %s: %w", l, err)
 	}
-	// Without that word the holder's name may have been taken out by hand.
+	// Without that mark, the holder's name may have been removed manually.
 	l.predecessorResigned = found.Spec.HolderIdentity == "" && isResigned([]byte(found.Metadata.Annotations[valueAnnotation]))
 	l.last, l.updateUnknown = taken, false
 	return nil
 }
 
-// held says why the Lease cannot be had: another program holds it, and renews it, or
-// may do so, which shows when its time is over: unlike a key of etcd, a Lease stays
-// when its holder is killed.
+// checkHolder returns why the Lease cannot be acquired. The error is ErrExists if another program
+// renews it, and errMayExist if it has not expired yet: unlike a key in etcd, a Lease stays when
+// its holder is killed.
 func (l *leaseLock) checkHolder(found *kube.Lease) error {
 	if found.Spec.HolderIdentity == "" || found.Spec.HolderIdentity == l.identity {
 		return nil
@@ -173,7 +174,7 @@ func (l *leaseLock) checkHolder(found *kube.Lease) error {
 	return errMayExist
 }
 
-// ours is the Lease as this program holds it.
+// desired is the Lease with this program as its holder.
 func (l *leaseLock) desired(found *kube.Lease) *kube.Lease {
 	lease, now := *found, &kube.MicroTime{Time: time.Now()}
 	lease.Metadata.Name, lease.Metadata.Namespace = l.name, l.namespace
@@ -202,18 +203,18 @@ func (l *leaseLock) hold(ctx context.Context, h *leadership) error {
 	return nil
 }
 
-// renewAll updates the Lease again and again.
+// renewLoop renews the Lease at intervals.
 func (l *leaseLock) renewLoop(ctx context.Context, h *leadership) error {
-	said := false
+	logged := false
 	for pause := leaseRenewInterval; backoff.Wait(ctx, pause); {
-		asked := time.Now()
+		requested := time.Now()
 		err := l.renew(ctx, h)
 		switch {
 		case err == nil:
-			h.markConfirmed(asked)
+			h.markConfirmed(requested)
 			l.retry.Reset()
-			said = false
-			pause = leaseRenewInterval - time.Since(asked)
+			logged = false
+			pause = leaseRenewInterval - time.Since(requested)
 			continue
 		case errors.Is(err, errLost):
 			return err
@@ -222,9 +223,9 @@ func (l *leaseLock) renewLoop(ctx context.Context, h *leadership) error {
 		}
 		l.stats.CountFailure(stats.PeerKubernetes)
 		h.markUnreachable()
-		if !said {
-			said = true
-			l.log.Warn("The lease of the unique instance cannot be updated; trying goes on, and others may take it when its time is over",
+		if !logged {
+			logged = true
+			l.log.Warn("The lease of the unique instance cannot be updated; retrying, and another instance may take it when it expires",
 				"lease", l, "error", err)
 		}
 		pause = leaseBackoff(&l.retry, err)
@@ -232,7 +233,8 @@ func (l *leaseLock) renewLoop(ctx context.Context, h *leadership) error {
 	return context.Cause(ctx)
 }
 
-// renew replaces the Lease as it was last written: another's change makes that fail.
+// renew updates the Lease as it was last written. The update fails if another client has changed
+// the Lease.
 func (l *leaseLock) renew(ctx context.Context, h *leadership) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
@@ -257,7 +259,7 @@ func (l *leaseLock) renew(ctx context.Context, h *leadership) error {
 	return err
 }
 
-// lookAll reads the Lease between its updates, so that its loss is heard of soon.
+// verifyLoop reads the Lease between its updates, so that a loss is noticed soon.
 func (l *leaseLock) verifyLoop(ctx context.Context, h *leadership) error {
 	var p apiBackoff
 	return h.confirmLoop(ctx, func(ctx context.Context) (ours bool, err error) {
@@ -277,7 +279,7 @@ func (l *leaseLock) verifyLoop(ctx context.Context, h *leadership) error {
 	})
 }
 
-// look reads the Lease. The error is errLost where it is not ours.
+// verify reads the Lease. The error is errLost if this program does not hold it.
 func (l *leaseLock) verify(ctx context.Context, h *leadership) (*kube.Lease, error) {
 	found, err := l.client.GetLease(ctx, l.namespace, l.name)
 	switch {
@@ -291,30 +293,30 @@ func (l *leaseLock) verify(ctx context.Context, h *leadership) (*kube.Lease, err
 	return found, nil
 }
 
-// patience is for how long the API server is not to be asked. Its methods may be called at
-// once.
+// apiBackoff is for how long no request may be sent to the API server. Its methods may be called
+// concurrently.
 type apiBackoff struct {
 	mu      sync.Mutex
 	backoff kube.Backoff
 	until   time.Time
 }
 
-// failed notes that a call has failed.
+// failed records a call that failed.
 func (p *apiBackoff) failed(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.until = time.Now().Add(leaseBackoff(&p.backoff, err))
 }
 
-// succeeded notes that one has not.
+// succeeded records a call that succeeded.
 func (p *apiBackoff) succeeded() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.backoff.Reset()
 }
 
-// wait waits until the API server may be asked. It reports false where there will be another
-// question before that, and where ctx ends.
+// wait waits until a request may be sent. It returns false if the next request is due before
+// that, or if ctx ends.
 func (p *apiBackoff) wait(ctx context.Context) bool {
 	p.mu.Lock()
 	left := time.Until(p.until)
@@ -322,7 +324,7 @@ func (p *apiBackoff) wait(ctx context.Context) bool {
 	return left < confirmInterval && backoff.Wait(ctx, max(left, 0))
 }
 
-// release leaves the Lease without a holder, so that a standby need not wait.
+// release removes the holder from the Lease, so that a standby need not wait.
 func (l *leaseLock) release(ctx context.Context) {
 	if l.last == nil {
 		return
@@ -337,5 +339,5 @@ func (l *leaseLock) release(ctx context.Context) {
 	free := *l.last
 	free.Metadata.Annotations = map[string]string{keyAnnotation: l.key, valueAnnotation: connect.JoinLines([]byte(markResigned(l.value)))}
 	free.Spec = kube.LeaseSpec{LeaseDurationSeconds: 1, LeaseTransitions: l.last.Spec.LeaseTransitions, RenewTime: &kube.MicroTime{Time: time.Now()}}
-	_, _ = l.client.UpdateLease(ctx, &free) // who holds it now, or will soon, need not hear of it
+	_, _ = l.client.UpdateLease(ctx, &free) // if this fails, the Lease expires or has another holder
 }

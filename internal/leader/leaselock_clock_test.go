@@ -22,16 +22,16 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// court is an API server in memory, before which programs hold a Lease. The clock is held.
+// leaseTest is an API server in memory at which programs hold a Lease, on the test's clock.
 type leaseTest struct {
 	t      *testing.T
 	server kubetest.Server
 
 	mu       sync.Mutex
-	delay    time.Duration // of every word, each way
-	away     bool          // no request is answered
+	delay    time.Duration // of each request and each response
+	down     bool          // connections are closed without a response
 	refuse   func(w http.ResponseWriter, r *http.Request) bool
-	requests []string // method, and when it came
+	requests []string // method and time
 
 	network *memnet.Network
 	began   time.Time
@@ -52,14 +52,14 @@ func withLeaseAPI(t *testing.T, test func(c *leaseTest)) {
 
 func (c *leaseTest) serve(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
-	delay, away, refuse := c.delay, c.away, c.refuse
+	delay, down, refuse := c.delay, c.down, c.refuse
 	c.requests = append(c.requests, fmt.Sprintf("%s %v", r.Method, time.Since(c.began).Round(100*time.Millisecond)))
 	c.mu.Unlock()
-	if away {
+	if down {
 		panic(http.ErrAbortHandler)
 	}
 	time.Sleep(delay)
-	answer := httptest.NewRecorder() // the server answers at once, and its word takes its time
+	answer := httptest.NewRecorder() // the server handles the request at once, and the response is delayed
 	if refuse == nil || !refuse(answer, r) {
 		c.server.ServeHTTP(answer, r)
 	}
@@ -75,7 +75,7 @@ func (c *leaseTest) locked(f func()) {
 	f()
 }
 
-// contender is a program that wants the Lease.
+// candidate is a program that runs for the Lease.
 type candidate struct {
 	*Lease
 	stop  func()
@@ -96,7 +96,7 @@ func (c *leaseTest) start(name string, standby bool, log *slog.Logger) *candidat
 	return &candidate{k, stop, ended}
 }
 
-// within is how long it takes until the program leads, or does not.
+// waitLeads is how long it takes until the program leads, or does not.
 func (c *leaseTest) waitLeads(p *candidate, want bool, others ...*candidate) time.Duration {
 	c.t.Helper()
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
@@ -115,7 +115,7 @@ func (c *leaseTest) waitLeads(p *candidate, want bool, others ...*candidate) tim
 	}
 }
 
-// throughout looks for so long whether the program leads all the time, or never.
+// wantThroughout fails the test unless the program leads, or does not, for the whole of d.
 func (c *leaseTest) wantThroughout(p *candidate, want bool, d time.Duration) {
 	c.t.Helper()
 	for began := time.Now(); time.Since(began) < d; time.Sleep(10 * time.Millisecond) {
@@ -125,7 +125,7 @@ func (c *leaseTest) wantThroughout(p *candidate, want bool, d time.Duration) {
 	}
 }
 
-// ran fails the test if a program has ended.
+// wantRunning fails the test if a program has ended.
 func (c *leaseTest) wantRunning(p *candidate) {
 	c.t.Helper()
 	select {
@@ -135,7 +135,7 @@ func (c *leaseTest) wantRunning(p *candidate) {
 	}
 }
 
-// edit changes the Lease as another client does.
+// editLease changes the Lease as another client.
 func (c *leaseTest) editLease(change func(o kubetest.Object)) {
 	c.t.Helper()
 	name := c.server.Names(kubetest.Leases, "team-a")[0]
@@ -155,7 +155,7 @@ func TestLeaseLockNewLeaderWaits(t *testing.T) {
 	withLeaseAPI(t, func(c *leaseTest) {
 		p := c.start("first", true, discardLog)
 		if took := c.waitLeads(p, true); took < confirmationTTL || took > confirmationTTL+confirmInterval+20*time.Millisecond {
-			t.Errorf("it leads %v after it has taken the lease, want 2 s", took)
+			t.Errorf("it leads %v after it has acquired the lease, want 2 s", took)
 		}
 	})
 }
@@ -167,13 +167,13 @@ func TestLeaseLockRefusesSecondInstance(t *testing.T) {
 		second := c.start("second", false, discardLog)
 		began := time.Now()
 		err := <-second.ended
-		for _, part := range []string{"another instance exists on host node-of-first: its holder is first_", "; with --standby this one waits"} {
+		for _, part := range []string{"another instance exists on host node-of-first: its holder is first_", "; with --standby, this instance waits"} {
 			if !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), part) {
-				t.Errorf("%v, want that the first exists, and %s", err, part)
+				t.Errorf("%v, want ErrExists with %q", err, part)
 			}
 		}
 		if took := time.Since(began); took > leaseRenewInterval+standbyInterval {
-			t.Errorf("that is known after %v, want with the next update", took)
+			t.Errorf("it is refused after %v, want with the next update", took)
 		}
 		c.wantThroughout(first, true, time.Minute)
 		c.wantRunning(first)
@@ -181,19 +181,19 @@ func TestLeaseLockRefusesSecondInstance(t *testing.T) {
 }
 
 func TestLeaseLockTakesOverExpiredLease(t *testing.T) {
-	for said, want := range map[int]time.Duration{0: 10, 1: 10, 15: 15, 3600: maxLeaseSeconds} { // seconds
-		t.Run(fmt.Sprint(said), func(t *testing.T) {
+	for seconds, want := range map[int]time.Duration{0: 10, 1: 10, 15: 15, 3600: maxLeaseSeconds} { // seconds
+		t.Run(fmt.Sprint(seconds), func(t *testing.T) {
 			withLeaseAPI(t, func(c *leaseTest) {
-				// Its clock is years ahead: only whether it changes the Lease counts.
+				// The holder's clock is years ahead: only changes of the Lease count.
 				c.server.Put(kubetest.Leases, kubetest.Object{
 					"metadata": kubetest.Object{"name": leaseName("lab/components/metrics/instance"), "namespace": "team-a"},
-					"spec":     kubetest.Object{"holderIdentity": "dead", "leaseDurationSeconds": said, "renewTime": "2099-01-01T00:00:00.000000Z"},
+					"spec":     kubetest.Object{"holderIdentity": "dead", "leaseDurationSeconds": seconds, "renewTime": "2099-01-01T00:00:00.000000Z"},
 				})
 				next := c.start("next", false, discardLog)
-				time.Sleep(100 * time.Millisecond) // it has looked
+				time.Sleep(100 * time.Millisecond) // until it has read the Lease
 				c.wantThroughout(next, false, want*time.Second)
 				if took := c.waitLeads(next, true); took > standbyInterval+confirmationTTL+confirmInterval {
-					t.Errorf("it leads %v after the time is over", took)
+					t.Errorf("it leads %v after the lease has expired", took)
 				}
 				c.wantRunning(next)
 			})
@@ -206,7 +206,7 @@ func TestLeaseLockStandsByAfterLoss(t *testing.T) {
 		p := c.start("first", true, discardLog)
 		c.waitLeads(p, true)
 		c.editLease(func(o kubetest.Object) {
-			o["spec"] = kubetest.Object{"holderIdentity": "thief", "leaseDurationSeconds": 10}
+			o["spec"] = kubetest.Object{"holderIdentity": "other", "leaseDurationSeconds": 10}
 		})
 		c.waitLeads(p, false)
 		c.editLease(func(o kubetest.Object) { o["spec"] = kubetest.Object{} })
@@ -214,7 +214,7 @@ func TestLeaseLockStandsByAfterLoss(t *testing.T) {
 		c.server.Delete(kubetest.Leases, "team-a", c.server.Names(kubetest.Leases, "team-a")[0])
 		c.waitLeads(p, false)
 		c.waitLeads(p, true)
-		if names := c.server.Names(kubetest.Leases, "team-a"); len(names) != 1 { // it has made a new one
+		if names := c.server.Names(kubetest.Leases, "team-a"); len(names) != 1 { // it has created a new one
 			t.Errorf("leases %q", names)
 		}
 		c.wantRunning(p)
@@ -233,13 +233,13 @@ func TestLeaseLockRetriesForbiddenCreate(t *testing.T) {
 		})
 		c.server.Forbid(kubetest.Leases, false)
 		if took := c.waitLeads(p, true); took > confirmTimeout+confirmationTTL+confirmInterval {
-			t.Errorf("it leads %v after the right is given", took)
+			t.Errorf("it leads %v after the permission is granted", took)
 		}
 		c.wantRunning(p)
 	})
 }
 
-// TestLeaseLockSlowAPIKeepsLeader whose every word takes 0.6 s each way.
+// Each request and each response takes 0.6 s.
 func TestLeaseLockSlowAPIKeepsLeader(t *testing.T) {
 	for name, standby := range map[string]bool{"beside others": true, "alone": false} {
 		t.Run(name, func(t *testing.T) {
@@ -269,7 +269,7 @@ func TestLeaseLockNoWaitAfterResignation(t *testing.T) {
 	})
 }
 
-// TestLeaseLockLostWhenChanged at once, and taken again when it is free.
+// A Lease that another client changes is lost at once, and acquired again when it is free.
 func TestLeaseLockLostWhenChanged(t *testing.T) {
 	for name, change := range map[string]func(c *leaseTest){
 		"deleted": func(c *leaseTest) {
@@ -277,7 +277,7 @@ func TestLeaseLockLostWhenChanged(t *testing.T) {
 		},
 		"overwritten": func(c *leaseTest) { c.editLease(func(o kubetest.Object) { o["spec"] = kubetest.Object{} }) },
 		"the holder edited": func(c *leaseTest) {
-			c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "thief" })
+			c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "other" })
 		},
 		"the holder taken out": func(c *leaseTest) {
 			c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "" })
@@ -306,7 +306,7 @@ func TestLeaseLockLostWhenChanged(t *testing.T) {
 					t.Error("both lead")
 				}
 				if took := time.Since(began); took < confirmationTTL-leaseRenewInterval/2 {
-					t.Errorf("the next leads after %v", took)
+					t.Errorf("the next leader leads after %v", took)
 				}
 			})
 		})
@@ -317,11 +317,11 @@ func TestLeaseLockStopsWithoutConfirmation(t *testing.T) {
 	withLeaseAPI(t, func(c *leaseTest) {
 		first := c.start("first", true, discardLog)
 		c.waitLeads(first, true)
-		c.locked(func() { c.away = true })
+		c.locked(func() { c.down = true })
 		if took := c.waitLeads(first, false); took < time.Second || took > confirmationTTL {
-			t.Errorf("it leads for %v without a word from the server, want up to 2 s", took)
+			t.Errorf("it leads for %v without a response from the server, want up to 2 s", took)
 		}
-		c.locked(func() { c.away = false })
+		c.locked(func() { c.down = false })
 		if took := c.waitLeads(first, true); took > 4*time.Second {
 			t.Errorf("it leads %v after the server is back", took)
 		}
@@ -332,23 +332,23 @@ func TestLeaseLockWithoutStandbyOutage(t *testing.T) {
 	withLeaseAPI(t, func(c *leaseTest) {
 		p := c.start("first", false, discardLog)
 		c.waitLeads(p, true)
-		c.locked(func() { c.away = true })
+		c.locked(func() { c.down = true })
 		c.wantThroughout(p, true, 10*time.Minute)
 		if p.Stats.Leader.Load() {
-			t.Error("it says that it holds the lease, after ten minutes")
+			t.Error("it still claims to hold the lease after ten minutes")
 		}
-		c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "thief" })
-		c.locked(func() { c.away = false })
+		c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "other" })
+		c.locked(func() { c.down = false })
 		c.waitLeads(p, false)
 		time.Sleep(time.Minute)
-		if !p.Stats.ActsAsLeader.Load() { // the thief does not renew it
+		if !p.Stats.ActsAsLeader.Load() { // the other holder does not renew it
 			t.Error("it does not lead again")
 		}
 	})
 }
 
-// TestLeaseLockLongRetryAfter does not cost the leadership, and is heard all
-// the same: it is asked less often, and the log says so.
+// An API server that asks for a longer pause than the Lease lasts does not cost the leadership.
+// Requests become less frequent all the same, and the log says so.
 func TestLeaseLockLongRetryAfter(t *testing.T) {
 	withLeaseAPI(t, func(c *leaseTest) {
 		log, out := testutil.NewLog()
@@ -372,12 +372,12 @@ func TestLeaseLockLongRetryAfter(t *testing.T) {
 		}
 		c.locked(func() {
 			if n := len(c.requests); n > 8 {
-				t.Errorf("%d requests in 9 s, want one each 3.3 s to look, and one to update: %q", n, c.requests)
+				t.Errorf("%d requests in 9 s, want one every 3.3 s to read, and one to update: %q", n, c.requests)
 			}
 		})
 		done.Store(true)
 		if took := c.waitLeads(first, true); took > 4*time.Second {
-			t.Errorf("it leads %v after the server can answer", took)
+			t.Errorf("it leads %v after the server accepts requests again", took)
 		}
 		if n := out.Count("cannot be updated"); n != 1 || !strings.Contains(out.String(), "it asks to wait for 30s") || out.Count("Lost the lease") > 0 {
 			t.Errorf("the log says:\n%s", out)

@@ -14,7 +14,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// leaseServer is an API server that has Leases.
+// leaseServer is a fake API server with Leases.
 type leaseServer struct {
 	t      *testing.T
 	server *kubetest.Server
@@ -29,7 +29,7 @@ func newLeaseServer(t *testing.T) *leaseServer {
 	return &leaseServer{t, s, web}
 }
 
-// newProgram is one more program that wants the Lease.
+// newProgram is another program that runs for the Lease.
 func (k *leaseServer) newProgram() *Lease {
 	k.t.Helper()
 	client, err := kube.New(k.web.URL)
@@ -41,14 +41,14 @@ func (k *leaseServer) newProgram() *Lease {
 	return &Lease{Client: client, In: "team-a", Namespaces: "lab", Stats: st, Log: slog.New(slog.DiscardHandler)}
 }
 
-// holdLease holds the Lease as a pod of this name.
+// holdLease lets a program hold the Lease as a pod of this name.
 func (k *leaseServer) holdLease(program *Lease, pod string, standby bool) (stop func(), ended <-chan error) {
 	return testutil.Start(k.t, func(ctx context.Context) error {
 		return program.Hold(ctx, pod, []byte(`{"component_name": "c", "host": "node-of-`+pod+`"}`), standby)
 	})
 }
 
-// spec is the spec of the only Lease.
+// leaseSpec is the spec of the only Lease.
 func (k *leaseServer) leaseSpec() kubetest.Object {
 	k.t.Helper()
 	names := k.server.Names(kubetest.Leases, "team-a")
@@ -78,7 +78,7 @@ func TestLeaseLockIsReleased(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	devstacktest.WaitLeads(t, second.Stats, true) // at once: nobody waits for what was given back
+	devstacktest.WaitLeads(t, second.Stats, true) // at once, because the Lease was released
 	if holder, _ := k.leaseSpec()["holderIdentity"].(string); !strings.HasPrefix(holder, "second_") {
 		t.Errorf("holder %q, want the second", holder)
 	}

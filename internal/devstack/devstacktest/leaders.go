@@ -40,7 +40,7 @@ func WaitOneLeads(t testing.TB, a, b *stats.Stats) (leader int) {
 			leader = 1
 			return nil
 		}
-		return errors.New("neither leads, or the other does not know")
+		return errors.New("neither leads, or the other does not know it")
 	})
 	return leader
 }
