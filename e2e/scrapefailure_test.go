@@ -45,7 +45,7 @@ func TestScrapeTimeoutIsReportedAsAProblem(t *testing.T) {
 	running := func(id uint64) string { return workerSeries("llm_requests_active_slots", "generate", id) }
 
 	m := s.metrics(flags...)
-	m.waitForProblem(id, "The metrics pages of 2 workers of backend/generate cannot be read", "backend/generate: not answered in time (2s at most): 2 and 3.", "raise --scrape-timeout", "[2 3]")
+	m.waitForProblem(id, "The metrics of 2 workers of backend/generate cannot be read", "backend/generate: timed out (limit 2s): 2 and 3.", "raise --scrape-timeout", "[2 3]")
 	m.waitFor(func(got samples) error {
 		if n, _ := strconv.Atoi(got[failedScrapes(stats.ScrapeTimedOut)]); n < 6 {
 			return fmt.Errorf("%d scrapes took too long, want three of each", n)
@@ -53,7 +53,7 @@ func TestScrapeTimeoutIsReportedAsAProblem(t *testing.T) {
 		return got.match(samples{running(1): "1", running(2): "", running(3): "", failedScrapes(stats.ScrapeTLSFailed): "0"})
 	})
 	p.set(3, vllmMetrics(3, 9, 0, 0.5, 0, 0))
-	m.waitForProblem(id, "The metrics page of 1 worker of backend/generate cannot be read", ": 2.", "[2]")
+	m.waitForProblem(id, "The metrics of 1 worker of backend/generate cannot be read", ": 2.", "[2]")
 	m.waitForSamples(samples{running(1): "1", running(3): "9"})
 	s.remove(registration(2)...)
 	m.waitForNoProblem(id)
@@ -91,7 +91,7 @@ func TestScrapeOfWorkersOverTLS(t *testing.T) {
 	whole := append(ca, "--worker-tls-cert", a.File("client.crt"), "--worker-tls-key", a.File("client.key"))
 	for says, files := range map[string][]string{"(--worker-tls-ca says": nil, "(--worker-tls-cert and --worker-tls-key identify": ca} {
 		m := serve(t, append(s.env(), "DYN_LOG=info,metrics=debug"), append(flags, files...)...)
-		m.waitForProblem(id, "backend/generate: TLS fails: 1.", "--worker-tls-ca says", "--worker-tls-cert and --worker-tls-key", "[1]")
+		m.waitForProblem(id, "backend/generate: TLS failed: 1.", "--worker-tls-ca must", "--worker-tls-cert and --worker-tls-key", "[1]")
 		m.waitFor(func(got samples) error {
 			if n, _ := strconv.Atoi(got[failedScrapes(stats.ScrapeTLSFailed)]); n < 3 {
 				return fmt.Errorf("%d scrapes failed for TLS, want 3", n)

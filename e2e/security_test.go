@@ -321,7 +321,7 @@ func TestSecurityOverMutualTLS(t *testing.T) {
 	otherEnv, otherFlags := as(unknown)
 	for name, c := range map[string]struct{ env, flags, want []string }{
 		"no certificates": {servers, nil, []string{"--nats-tls-ca says", "ETCD_AUTH_CA says"}},
-		"a stranger's":    {strangerEnv, strangerFlags, []string{"--nats-tls-cert and --nats-tls-key identify", "ETCD_AUTH_CLIENT_CERT and ETCD_AUTH_CLIENT_KEY identify"}},
+		"of another CA":   {otherEnv, otherFlags, []string{"--nats-tls-cert and --nats-tls-key identify", "ETCD_AUTH_CLIENT_CERT and ETCD_AUTH_CLIENT_KEY identify"}},
 	} {
 		m := serve(t, c.env, c.flags...)
 		m.WaitForLine("NATS is not connected; connecting goes on")

@@ -123,7 +123,7 @@ func TestStandbyPairWithoutRegistryOnlyShowsTheFleet(t *testing.T) {
 	first.waitForSamples(shown)
 	testutil.Until(t, func() error {
 		for _, m := range []*server{first, second} {
-			if _, body := get(m.url + "/api/v1/fleet"); !strings.Contains(body, `"role":"standby","detail":"who holds dynamo/components/metrics/instance cannot be known now"`) {
+			if _, body := get(m.url + "/api/v1/fleet"); !strings.Contains(body, `"role":"standby","detail":"the holder of dynamo/components/metrics/instance is not known"`) {
 				return fmt.Errorf("the snapshot is %.400s", body)
 			}
 		}

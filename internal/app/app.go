@@ -272,7 +272,7 @@ const suspendedAfter = time.Second
 
 // advanceClock advances the Fleet's clock until ctx ends, and logs once that a limit is reached.
 func advanceClock(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logger) {
-	said := false
+	logged := false
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for last := time.Now(); ; {
@@ -286,8 +286,8 @@ func advanceClock(ctx context.Context, f *fleet.Fleet, limit int, log *slog.Logg
 			f.Advance(now)
 			// Readiness must be recorded even if no probe requests it.
 			monitor.Ready(f)
-			if !said && f.Stats.AllRefused() > f.Stats.Refused(stats.SubscriptionLimit) { // which is logged elsewhere
-				said = true
+			if !logged && f.Stats.AllRefused() > f.Stats.Refused(stats.SubscriptionLimit) { // which is logged elsewhere
+				logged = true
 				what := "more workers"
 				if f.Stats.Refused(stats.WorkerLimit) == 0 {
 					what = "everything that is registered or published"

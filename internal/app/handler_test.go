@@ -78,7 +78,7 @@ func TestHandlerAllowsOnlyGETAndHEAD(t *testing.T) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
 			if w.Code != http.StatusNotFound {
-				t.Errorf("%s %s, which there is not: %d", method, path, w.Code)
+				t.Errorf("%s %s, which does not exist: %d", method, path, w.Code)
 			}
 		}
 	}

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package program
+package app
 
-// descriptors: there is no limit that could be asked for.
-func descriptors() int { return 0 }
+// maxOpenFiles returns 0, because this system has no such limit.
+func maxOpenFiles() int { return 0 }

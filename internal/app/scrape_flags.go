@@ -40,7 +40,7 @@ func (s *scrapeConfig) addFlags(a *cli.App) {
 		PlaceHolder("TEMPLATE").SetValue(&urlTemplateFlag{urls: &s.urls})
 	a.Flag("worker-tls-ca", "CA file for the workers' certificates (https:// in --worker-metrics-url); by default the system's CAs.").
 		PlaceHolder("FILE").StringVar(&s.tls.CA)
-	a.Flag("worker-tls-cert", "Client certificate file for scraping workers; needs --worker-tls-key, too.").
+	a.Flag("worker-tls-cert", "Client certificate file for scraping workers; --worker-tls-key has its key.").
 		PlaceHolder("FILE").StringVar(&s.tls.Cert)
 	a.Flag("worker-tls-key", "Key file of that certificate.").
 		PlaceHolder("FILE").StringVar(&s.tls.Key)

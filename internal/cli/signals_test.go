@@ -28,7 +28,7 @@ func TestSignalsIgnoreImmediateRepeat(t *testing.T) {
 		var ended *exec.ExitError
 		switch {
 		case string(out) != want:
-			t.Errorf("further signals within %s: it prints %q and ends with %v; want %q", same, out, err, want)
+			t.Errorf("further signals within %s: it prints %q and exits with %v; want %q", same, out, err, want)
 		case want == "" && (!errors.As(err, &ended) || !ended.Sys().(syscall.WaitStatus).Signaled()):
 			t.Errorf("further signals after %s: it ends with %v, want an end by the signal", same, err)
 		}

@@ -111,7 +111,7 @@ func TestFilterWarnsOfInvalidDirectives(t *testing.T) {
 		"debgu,metrcs=info":       {`DYN_LOG "debgu": neither a level nor a known target: did you mean debug?`, `DYN_LOG "metrcs=info": not a known target: did you mean metrics?`},
 	} {
 		if diff := cmp.Diff(want, warningsOf(t, "DYN_LOG", filter)); diff != "" {
-			t.Errorf("%q (-want +said):\n%s", filter, diff)
+			t.Errorf("%q (-want +got):\n%s", filter, diff)
 		}
 	}
 }

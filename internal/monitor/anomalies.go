@@ -9,10 +9,10 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// oddity is something unusual about one worker.
+// anomaly is something unusual about one worker.
 type anomaly struct{ text, check string }
 
-// odd is everything unusual about a row.
+// anomalies returns everything unusual about a row.
 func (m *Monitor) anomalies(r *row) (all []anomaly) {
 	say := func(check, format string, args ...any) {
 		all = append(all, anomaly{fmt.Sprintf(format, args...), check})
@@ -21,50 +21,50 @@ func (m *Monitor) anomalies(r *row) (all []anomaly) {
 	switch r.state {
 	case fleet.StateSilent:
 		if r.lastLoad == 0 {
-			say("Is it idle, or has it just started? Else read its log.", "It is registered%s, but no load of its has come yet.", m.registryPhrase())
+			say("Is it idle, or has it just started? If not, read its log.", "It is registered%s, but no load has been received from it yet.", m.registryPhrase())
 		} else {
-			say("Does the process hang? Read its log.", "It is registered%s, but its last load came %s ago.", m.registryPhrase(), formatDuration(r.lastLoadAge(m.now).V))
+			say("Does the process hang? Read its log.", "It is registered%s, but its last load was received %s ago.", m.registryPhrase(), formatDuration(r.lastLoadAge(m.now).V))
 		}
 	case fleet.StateMalformed:
-		say("Which release, or engine, is it? Its load is counted nowhere.", "It answers, but its load cannot be decoded.")
+		say("Which release and engine is it? Its load is not counted anywhere.", "It answers polls, but its load cannot be decoded.")
 	case fleet.StateUnregistered:
 		if r.unregistered {
-			say("Is it shutting down? Else restart it.", "It is heard, but its registration%s has been gone for %s: no router sees it.", m.registryPhrase(), formatDuration((m.now - r.stateSince).duration()))
+			say("Is it shutting down? If not, restart it.", "It reports, but its registration%s has been gone for %s: no router sees it.", m.registryPhrase(), formatDuration((m.now - r.stateSince).duration()))
 		}
 	}
 	if v := r.load.kvUsage(); v.OK && agg.kvUsage.N > 2 && math.Abs(v.V-agg.kvUsage.Mean) > 2.5*agg.kvUsage.Std && math.Abs(v.V-agg.kvUsage.Mean) > 0.05 {
 		above := v.V > agg.kvUsage.Mean
-		say(ifElse(above, "Does one long shared prefix draw its requests here?", "Is it in the router's list? Did it restart, with an empty cache?"),
+		say(ifElse(above, "Does one long shared prefix attract its requests?", "Does the router know it? Did it restart with an empty cache?"),
 			"KV use %s is %.1f standard deviations %s its endpoint's mean of %s.", formatPercent(v.V), math.Abs(v.V-agg.kvUsage.Mean)/agg.kvUsage.Std, ifElse(above, "above", "below"), formatPercent(agg.kvUsage.Mean))
 	}
 	if v := r.load.waiting(); v.V > 0 && agg.kvUsage.N > 1 && agg.kvUsage.Mean < 0.75 {
-		say("Compare the router's weight of cache overlap with that of load.", "%s here while its endpoint has %s of its blocks free.", requestsWaitText(v.V), formatPercent(1-agg.kvUsage.Mean))
+		say("Compare the weights of cache overlap and of load in the router.", "%s here while its endpoint has %s of its blocks free.", requestsWaitText(v.V), formatPercent(1-agg.kvUsage.Mean))
 	}
 	if own, of := r.hitRate(), agg.hitsRecent.rate(); own.OK && of.OK && math.Abs(own.V-of.V) > 0.25 {
-		say(ifElse(own.V > of.V, "A hot prefix: it hits often because it is always chosen.", "A cold cache, or requests that share no prefix."),
-			"Hit rate %s against %s of its endpoint.", formatPercent(own.V), formatPercent(of.V))
+		say(ifElse(own.V > of.V, "It may have a hot prefix, and be chosen for its hits every time.", "Its cache may be cold, or its requests share no prefix."),
+			"Its hit rate is %s, that of its endpoint %s.", formatPercent(own.V), formatPercent(of.V))
 	}
 	if r.passAge.OK && r.passAge.V > 5*time.Second {
-		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle one reports each second.", formatDuration(r.passAge.V))
+		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle engine reports every second.", formatDuration(r.passAge.V))
 	}
 	if r.ruleStates[ruleUnread].holding {
-		page := m.failedScrape(r)
-		text, check := m.scrapeErrorText(page.Why)
-		say(check, "Its own metrics page could not be read %s times in a row: %s.", formatCount(page.Times), text)
+		failed := m.failedScrape(r)
+		text, check := m.scrapeErrorText(failed.Why)
+		say(check, "Its own metrics could not be read %s times in a row: %s.", formatCount(failed.Times), text)
 	}
 	if l := &r.load; l.known && r.state == fleet.StateAnswering {
 		switch {
 		case !l.kvTotal.OK && !l.cacheUsage.OK:
-			say("Does it register a model card? From 0.9 on the card has them.", "KV use is not shown: nothing says how many blocks there are.")
+			say("Does it register a model card? From 0.9 on the card has the number of blocks.", "KV use is not shown: the number of blocks in total is not known.")
 		case !l.slotsActive.OK:
-			say("Nothing to do; from 1.1 on forward passes say it, where the engine reports them.", "Slots and waiting are not shown: its release does not publish them, or its engine does not report them.")
+			say("There is nothing to do. From 1.1 on forward passes have them, if the engine reports those.", "Slots and waiting are not shown: its release does not publish them, or its engine does not report them.")
 		}
 	}
 	return all
 }
 
-// writeWorker is the history of one row, and what is odd about it. It reports false if
-// there is no such row.
+// writeWorkerOf writes the history and the anomalies of the row with this key. It reports false
+// if there is no such row.
 func (m *Monitor) writeWorkerOf(d *jsonWriter, key string) bool {
 	var b []byte
 	for i := range m.rows {
@@ -86,8 +86,8 @@ func (m *Monitor) writeWorkerHistory(d *jsonWriter, r *row) {
 	d.key(r)
 	d.int("step", int64(historyStep.Seconds()))
 	d.int("end", m.unixMilli(m.historyClock.lastDue))
-	if !r.hasHistory && m.rowsWithHistory >= m.historyCapacity() {
-		d.text("note", fmt.Sprintf("No history is kept of this worker: there is room for that of %s.", formatCount(m.historyCapacity())))
+	if !r.hasSamples && m.rowsWithHistory >= m.historyCapacity() {
+		d.text("note", fmt.Sprintf("This worker has no history: there is room for the histories of %s.", formatCount(m.historyCapacity())))
 	}
 	m.writeSamples(d, "kv", func(slot int) float64 { return r.kvUsages.at(slot, fractionSteps) })
 	m.writeSamples(d, "slots", func(slot int) float64 { return r.slotUsages.at(slot, fractionSteps) })
@@ -110,7 +110,7 @@ func (m *Monitor) writeWorkerHistory(d *jsonWriter, r *row) {
 	d.close('}')
 }
 
-// writeSamples are those of a history, the oldest first.
+// writeSamples writes the values of a history, the oldest first.
 func (m *Monitor) writeSamples(d *jsonWriter, name string, at func(slot int) float64) {
 	d.field(name)
 	d.open('[')

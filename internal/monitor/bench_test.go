@@ -18,7 +18,7 @@ func BenchmarkMonitor(b *testing.B) {
 			ids = append(ids, 0x694d000000000000+uint64(i)*7919)
 		}
 		round := 0
-		// next is the next second: everybody has a new load.
+		// next is the next second, in which every worker has a new load.
 		next := func(b *testing.B) {
 			b.StopTimer()
 			round++
@@ -28,7 +28,7 @@ func BenchmarkMonitor(b *testing.B) {
 			at = at.Add(time.Second)
 			b.StartTimer()
 		}
-		b.Run(fmt.Sprintf("%d workers/look", n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("%d workers/sample", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				next(b)

@@ -8,32 +8,33 @@ import (
 
 type number = fleet.Opt[float64]
 
-// moment is a time in tenths of a second since shortly before the first cut: never 0.
-// As exact as the Fleet's clock is, and small: there are many.
+// tick is a point in time, or a duration, in tenths of a second. Ticks count from shortly before
+// the first sample, so that no time is 0. The Fleet's clock is no more exact, and there are many
+// of these values, so they are small.
 type tick int32
 
 const tickLength = 100 * time.Millisecond
 
-// span is a duration in moments.
+// ticks converts a duration.
 func ticks(d time.Duration) tick { return tick(d / tickLength) }
 
 func (t tick) duration() time.Duration { return time.Duration(t) * tickLength }
 
-// row is one worker at one endpoint, or one data parallel rank of it: a cell, and a
-// line of the table. It is valid for one cut.
+// row is one worker at one endpoint, or one of its data parallel ranks: a cell and a table line
+// of the web page. It is valid for one sample.
 type row struct {
 	*rowHistory
 	endpoint     *endpointStats
-	label        string // its id as in the label worker_id
+	label        string // its id, as in the label worker_id
 	model        string // may be empty
 	load         load
-	passAge      fleet.Opt[time.Duration] // since its engine has reported a forward pass
-	hits         *workerHits              // of the whole worker; nil: none
-	publishes    bool                     // its loads come as events
-	unregistered bool                     // no metric shows it, and the sums leave it out
+	passAge      fleet.Opt[time.Duration] // since its engine last reported a forward pass
+	hits         *workerHits              // of the whole worker; nil if there are none
+	publishes    bool                     // it publishes its loads as events
+	unregistered bool                     // its registration is gone: metrics and aggregates leave it out
 }
 
-// burden is what is shown of a load; the zero one if there is none.
+// load is the part of a fleet.Load that a row shows. It is zero if there is none.
 type load struct {
 	known                                                       bool
 	age                                                         time.Duration
@@ -45,20 +46,20 @@ func newLoad(l *fleet.Load, age time.Duration) load {
 	return load{true, age, l.KVActive, l.KVTotal, l.ActiveSlots, l.TotalSlots, l.Waiting, l.CacheUsage}
 }
 
-// use is KV use.
+// kvUsage returns the fraction of the KV cache that is in use.
 func (l *load) kvUsage() number { return l.cacheUsage }
 
-// slots is the share of its request slots that is in use.
+// slotUsage returns the fraction of the request slots that are in use.
 func (l *load) slotUsage() number {
 	return number{V: float64(l.slotsActive.V) / float64(max(1, l.slotsTotal.V)), OK: l.slotsActive.OK && l.slotsTotal.V > 0}
 }
 
-// waiting are the requests that wait.
+// waiting returns the number of requests that wait.
 func (l *load) waiting() number {
 	return number{V: float64(l.waitingRequests.V), OK: l.waitingRequests.OK}
 }
 
-// hitRate is that of the last five minutes, hitRateTotal since the counters began.
+// hitRate covers the last five minutes, hitRateTotal the time since the counters began.
 func (r *row) hitRate() number {
 	if r.hits == nil || r.hits.window == nil {
 		return number{}
@@ -73,29 +74,29 @@ func (r *row) hitRateTotal() number {
 	return hitBlocks{float64(r.hits.isl), float64(r.hits.overlap)}.rate()
 }
 
-// sums are over the workers of an endpoint, or of the fleet: those that metrics show.
-// A worker counts once, however many ranks it has.
+// aggregate sums up the workers of an endpoint, or of the fleet, that metrics show. A worker
+// counts once, however many ranks it has.
 type aggregate struct {
 	answering, silent, unregistered, malformed int
 	shown                                      int // workers that metrics show
 
 	kvUsage, kvBlocks fleet.Spread
-	slotUsage         fleet.Spread // the share in use
+	slotUsage         fleet.Spread // the fraction in use
 	waiting           partialSum   // requests
-	waitingWorkers    int          // where some wait
+	waitingWorkers    int          // workers at which requests wait
 	running           partialSum   // requests
-	queuedTokens      partialSum   // prefill tokens of requests that wait
+	queuedTokens      partialSum   // prefill tokens of the requests that wait
 
-	hitsTotal  hitBlocks // of the hits, since the counters began
-	hitsRecent hitBlocks // of the last five minutes
+	hitsTotal  hitBlocks // since the counters began
+	hitsRecent hitBlocks // over the last five minutes
 }
 
-// workers are all that are known to exist.
+// workers returns the number of known workers in any state.
 func (agg *aggregate) workers() int {
 	return agg.answering + agg.silent + agg.unregistered + agg.malformed
 }
 
-// add counts one worker that metrics show.
+// addWorker counts one worker that metrics show.
 func (agg *aggregate) addWorker(w *fleet.WorkerState) {
 	if w.State != 0 {
 		agg.shown++
@@ -116,7 +117,7 @@ func (agg *aggregate) addWorker(w *fleet.WorkerState) {
 	agg.queuedTokens.add(fleet.Opt[uint64]{V: w.Passes.V.QueuedTokens, OK: w.Passes.OK})
 }
 
-// merge adds all workers of another.
+// merge adds all workers of another aggregate.
 func (agg *aggregate) merge(o *aggregate) {
 	agg.answering += o.answering
 	agg.silent += o.silent
@@ -134,7 +135,7 @@ func (agg *aggregate) merge(o *aggregate) {
 	agg.hitsRecent.add(o.hitsRecent)
 }
 
-// count is a sum over those workers that say something of it, which not all may.
+// partialSum is a sum over the workers that report a value, which not all of them may do.
 type partialSum struct {
 	number
 	workers int
@@ -151,7 +152,8 @@ func (c *partialSum) merge(o partialSum) {
 	c.workers += o.workers
 }
 
-// take makes the cut: the rows, in the order of the Snapshot, and what they add up to.
+// build takes a copy of the Fleet and builds the rows, in the order of the copy, and the
+// aggregates.
 func (m *Monitor) build() {
 	s := m.options.Fleet.AcquireSnapshot(true)
 	defer m.options.Fleet.ReleaseSnapshot(s)
@@ -181,11 +183,11 @@ func (m *Monitor) build() {
 	m.sweep()
 }
 
-// worker adds the rows of one worker at an endpoint.
+// addWorker adds the rows of one worker at an endpoint.
 func (m *Monitor) addWorker(ep *endpointStats, w *fleet.WorkerState, unregistered bool) {
 	h := m.countHits(ep, w)
 	if w.State == 0 {
-		return // of whom only hits are left
+		return // the worker is gone and only its hits are left
 	}
 	r := row{endpoint: ep, label: w.Label, model: w.Model, hits: h, publishes: w.Publishes, unregistered: unregistered}
 	if len(w.Ranks) == 0 {
@@ -205,7 +207,7 @@ func (m *Monitor) addWorker(ep *endpointStats, w *fleet.WorkerState, unregistere
 	m.updatePresence(ep, w, counted, unregistered)
 }
 
-// count notes that a worker is there, which metrics have shown.
+// updatePresence records that a worker that metrics show, or have shown, is present.
 func (m *Monitor) updatePresence(ep *endpointStats, w *fleet.WorkerState, counted, unregistered bool) {
 	switch {
 	case counted && unregistered:
@@ -215,7 +217,7 @@ func (m *Monitor) updatePresence(ep *endpointStats, w *fleet.WorkerState, counte
 	}
 }
 
-// row adds one, if there is room. It reports whether metrics show it, or have.
+// addRow adds a row if there is room, and reports whether metrics show the row or have shown it.
 func (m *Monitor) addRow(r row, w *fleet.WorkerState, rank int64, source fleet.Source) (counted bool) {
 	if r.endpoint == m.overflow || r.unregistered && m.unregisteredRows == maxUnregisteredRows {
 		m.leftOut.rows++
@@ -235,7 +237,7 @@ func (m *Monitor) addRow(r row, w *fleet.WorkerState, rank int64, source fleet.S
 	return r.counted
 }
 
-// book adds the worker's new hits to the endpoint's, and to its own if it is shown.
+// countHits adds the worker's new hits to its endpoint's, and to its own if the worker is shown.
 func (m *Monitor) countHits(ep *endpointStats, w *fleet.WorkerState) *workerHits {
 	if !w.Hits.OK {
 		return nil
@@ -245,7 +247,7 @@ func (m *Monitor) countHits(ep *endpointStats, w *fleet.WorkerState) *workerHits
 		h = new(workerHits)
 		m.hits[w.ID] = h
 		if m.sampleCount == 1 {
-			h.update(w.Hits.V) // of before we looked: nobody knows when
+			h.update(w.Hits.V) // hits from before the first sample have no known time
 		}
 	}
 	if w.State != 0 && h.window == nil {

@@ -22,8 +22,8 @@ func (h *harness) compareGolden(name string) {
 	testutil.Golden(h.t, name, b.String()+"\n")
 }
 
-// TestSnapshotOfEveryReleaseGolden has workers of all eras as they were captured: polled,
-// publishing, with cards and passes.
+// TestSnapshotOfEveryReleaseGolden has captured workers of all releases: polled, publishing, with
+// cards and with forward passes.
 func TestSnapshotOfEveryReleaseGolden(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		for _, release := range []string{"0.1.1", "0.3.0", "0.5.1"} {
@@ -40,6 +40,6 @@ func TestSnapshotOfEveryReleaseGolden(t *testing.T) {
 			sources = append(sources, w.Source)
 		}
 		slices.Sort(sources)
-		testutil.Equal(t, "sources", slices.Compact(sources), []string{"", "active_load", "fpm", "load_event", "stats"}) // one has published nothing
+		testutil.Equal(t, "sources", slices.Compact(sources), []string{"", "active_load", "fpm", "load_event", "stats"}) // one worker has published nothing
 	})
 }

@@ -10,11 +10,11 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// rememberIt is how long workers count as lost.
+// lostWindow is how long a worker that has left counts as lost.
 const lostWindow = 10 * time.Minute
 
-// departures are the workers that were counted at an endpoint and are not there any more.
-// One that comes back is not among them.
+// departures are the workers that were counted at an endpoint and have left it. A worker that
+// returns is removed.
 type departures map[fleet.WorkerID]departure
 
 type departure struct {
@@ -22,24 +22,24 @@ type departure struct {
 	kind departureKind
 }
 
-// ending is how a worker left, as far as can be told: registries say only that a registration
-// is gone, and not whether it was taken back or has expired.
+// departureKind is how a worker left, as far as that can be inferred. A registry shows only that
+// a registration is gone, not whether the worker revoked it or the lease expired.
 type departureKind uint8
 
 const (
-	notDeregistered departureKind = iota // of it was heard no more while it was still registered: it did not deregister
+	notDeregistered departureKind = iota // it stopped reporting while it was still registered
 	unknownDeparture
-	deregistered // it was heard until its registration was gone, or later
+	deregistered // it reported until its registration was gone, or later
 	departureKindCount
 )
 
-// lastSign is less than what passes between the last sign of a worker that ends all of a
-// sudden and the end of its registration: after kill -9 that was 5.8 s at least.
+// minCrashSilence is a lower bound of the time between the last report of a worker that crashes
+// and the end of its registration. The shortest time measured after kill -9 was 5.8 s.
 const minCrashSilence = 4 * time.Second
 
-// leave notes that the worker's last row at the endpoint is gone, one of whose tracks this was.
-// It has left unless it is registered there still, as where the endpoint turns out to carry no
-// load, or is at another endpoint: then it has moved, or leaves from there.
+// recordDeparture records that the last row of a worker at the endpoint is gone. The worker has
+// not left if it is still registered there, which happens when the endpoint turns out to carry no
+// load, or if it has a row at another endpoint: then it has moved, or will leave from there.
 func (m *Monitor) recordDeparture(ep *endpointStats, h *rowHistory) {
 	before, known := ep.departures[h.id]
 	switch {
@@ -53,21 +53,21 @@ func (m *Monitor) recordDeparture(ep *endpointStats, h *rowHistory) {
 		how := m.classifyDeparture(ep, h)
 		if !known {
 			m.departureCount++
-		} else if before.at == m.now { // another rank
+		} else if before.at == m.now { // another rank of the worker
 			how = max(how, before.kind)
 		}
 		ep.departures[h.id] = departure{m.now, how}
 	}
 }
 
-// endOf is how a worker has left since the cut before this one.
+// classifyDeparture infers how a worker left since the previous sample.
 func (m *Monitor) classifyDeparture(ep *endpointStats, h *rowHistory) departureKind {
-	lastReport, interval := max(h.lastLoad, h.lastPass), time.Duration(0) // how often something must come; 0: it need not
-	// In Kubernetes a worker is gone as soon as its pod is not ready, for whatever reason.
+	lastReport, interval := max(h.lastLoad, h.lastPass), time.Duration(0) // the longest time between two reports; 0: no limit
+	// In Kubernetes a worker is removed as soon as its pod is not ready, for whatever reason.
 	reportedUntilThen := ifElse(m.stats().Kubernetes.Used(), unknownDeparture, deregistered)
 	switch {
 	case h.id.IsStatic():
-		return notDeregistered // else it would be there
+		return notDeregistered // a static worker cannot deregister
 	case m.registryDown:
 		return unknownDeparture
 	case h.state == fleet.StateUnregistered:
@@ -92,7 +92,7 @@ func (m *Monitor) classifyDeparture(ep *endpointStats, h *rowHistory) departureK
 	return unknownDeparture
 }
 
-// comeBack notes that a worker is counted at the endpoint.
+// removeDeparture removes a worker that is counted at the endpoint again.
 func (m *Monitor) removeDeparture(ep *endpointStats, id fleet.WorkerID) {
 	if _, known := ep.departures[id]; known {
 		delete(ep.departures, id)
@@ -100,7 +100,7 @@ func (m *Monitor) removeDeparture(ep *endpointStats, id fleet.WorkerID) {
 	}
 }
 
-// forgetGone forgets those that left long ago.
+// expireDepartures removes workers that left longer than lostWindow ago.
 func (m *Monitor) expireDepartures(ep *endpointStats) {
 	for id, d := range ep.departures {
 		if m.now-d.at >= ticks(lostWindow) {
@@ -109,18 +109,18 @@ func (m *Monitor) expireDepartures(ep *endpointStats) {
 	}
 }
 
-// last are so many of those that have left, by how they did: first those that did not deregister,
-// and of each kind the last. The others were replaced.
+// latest returns the names of n workers that have left, by kind: first those that did not
+// deregister, and within each kind the latest. The others have been replaced.
 func (d departures) latest(n int) (names [departureKindCount][]string) {
-	type gone struct {
+	type departed struct {
 		id fleet.WorkerID
 		departure
 	}
-	var all []gone
+	var all []departed
 	for id, one := range d {
-		all = append(all, gone{id, one})
+		all = append(all, departed{id, one})
 	}
-	slices.SortFunc(all, func(a, b gone) int {
+	slices.SortFunc(all, func(a, b departed) int {
 		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(b.at, a.at), rowID{id: b.id}.compare(rowID{id: a.id}))
 	})
 	for _, one := range all[:min(n, len(all))] {
@@ -129,25 +129,25 @@ func (d departures) latest(n int) (names [departureKindCount][]string) {
 	return names
 }
 
-// present are the workers that are there: those that metrics show, and those whose
-// registration is gone but that are heard still.
+// presentWorkers counts the workers that metrics show, and those whose registration is gone but
+// that still report.
 func (ep *endpointStats) presentWorkers() int { return ep.aggregate.shown + ep.lingering }
 
-// mostPresent is the most that were there at a time in the last ten minutes.
+// peakWorkers returns the largest number of workers at a time in the last ten minutes.
 func (ep *endpointStats) peakWorkers(m *Monitor) int {
 	most := float64(max(ep.peak, ep.presentWorkers()))
 	for ago := range min(m.historyClock.kept(), int(lostWindow/historyStep)) {
-		if v := float64(ep.peakHistory[m.historyClock.slot(ago)]); v > most { // a NaN is not
+		if v := float64(ep.peakHistory[m.historyClock.slot(ago)]); v > most { // NaN is never larger
 			most = v
 		}
 	}
 	return int(most)
 }
 
-// lost are those of them that have left and were not replaced.
+// lostWorkers returns how many workers have left and were not replaced.
 func (ep *endpointStats) lostWorkers(m *Monitor) int {
 	lost := ep.peakWorkers(m) - ep.presentWorkers()
-	if m.unrecordedAt != 0 && m.now-m.unrecordedAt < ticks(lostWindow) { // some are not known
+	if m.unrecordedAt != 0 && m.now-m.unrecordedAt < ticks(lostWindow) { // some departures were not recorded
 		return lost
 	}
 	return min(lost, len(ep.departures))
@@ -155,20 +155,20 @@ func (ep *endpointStats) lostWorkers(m *Monitor) int {
 
 func measureLost(m *Monitor, ep *endpointStats) number { return fleet.Some(float64(ep.lostWorkers(m))) }
 
-// lostShare and goneShare are the parts of an endpoint's workers from which on their loss is bad: of those that
-// did not deregister, and of those of which that cannot be told as well.
+// lostShare and unknownShare are the fractions of an endpoint's workers from which on their loss
+// is severe: of workers that did not deregister, and of workers that may not have.
 const lostShare, unknownShare = 0.1, 0.5
 
 func lostMessage(m *Monitor, p *problem) message {
 	lost, left := p.endpoint.lostWorkers(m), p.endpoint.presentWorkers()
 	names := p.endpoint.departures.latest(lost)
 	ended := len(names[notDeregistered])
-	gone := lost - len(names[deregistered]) // of some that there was no room for nothing is known
+	gone := lost - len(names[deregistered]) // includes departures that were not recorded
 	all := float64(lost + left)
 	msg := message{
 		title:    ifElse(left == 0, "No worker of "+p.endpoint.String()+" is left", lostMessageTitle(p.endpoint, lost, gone, ended)),
 		detail:   fmt.Sprintf("%s: of %s in the last 10 min %s left.", p.endpoint, plural(lost+left, "worker"), ifElse(left == 0, "none is", formatCount(left)+ifElse(left == 1, " is", " are"))),
-		check:    "was it scaled down, or is it being replaced? Then nothing.",
+		check:    "was the endpoint scaled down, or are workers being replaced? Then there is nothing to do.",
 		severity: severityInfo,
 	}
 	switch {
@@ -178,12 +178,12 @@ func lostMessage(m *Monitor, p *problem) message {
 		msg.severity = severityWarn
 	}
 	if gone > 0 {
-		msg.check = ifElse(ended == gone, "", "was it scaled down, or is it being replaced? Else ") + "see why they ended: a crash, no memory, an eviction, or a pause that was longer than the lease."
+		msg.check = ifElse(ended == gone, "", "was the endpoint scaled down, or are workers being replaced? If not, ") + "find out why they ended: a crash, out of memory, an eviction, or a pause that was longer than the lease."
 	}
 	for how, text := range [departureKindCount]string{
-		notDeregistered:  ifElse(m.options.Fleet.HasRegistry(), "Not heard of any more while still registered, so ended without deregistering", "No answer any more"),
-		unknownDeparture: "Whether these deregistered cannot be told",
-		deregistered:     "Deregistered, and heard until then",
+		notDeregistered:  ifElse(m.options.Fleet.HasRegistry(), "Stopped reporting while still registered, so ended without deregistering", "No longer answering"),
+		unknownDeparture: "Not known whether these deregistered",
+		deregistered:     "Deregistered, and reported until then",
 	} {
 		if len(names[how]) > 0 {
 			msg.detail += fmt.Sprintf(" %s: %s.", text, summarizeStrings(names[how]))
@@ -192,8 +192,8 @@ func lostMessage(m *Monitor, p *problem) message {
 	return msg
 }
 
-// lostTitle is of so many lost workers. Some of them may have gone in no order, and of some of
-// those it is known that they did.
+// lostMessageTitle is the title for this many lost workers. Of them, gone may not have
+// deregistered, and of those, ended certainly did not.
 func lostMessageTitle(ep *endpointStats, lost, gone, ended int) string {
 	n, text := lost, "has deregistered"
 	switch {

@@ -14,7 +14,7 @@ import (
 
 const lostProblemID = "lost:backend/generate"
 
-// leave deregisters workers of backend/generate, one after the other.
+// deregister deregisters workers of backend/generate, one after the other.
 func (h *harness) deregister(ids ...uint64) {
 	for _, id := range ids {
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: id})
@@ -32,7 +32,7 @@ func TestLostNamesWorkerWithTwoRanksOnce(t *testing.T) {
 		h.deregister(1)
 		h.expectWithin(5, lostProblemID, true)
 		testutil.Equal(h.t, "title", h.problem(lostProblemID).Title, "1 worker of backend/generate is gone")
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Not known whether these deregistered: 1.")
 	})
 }
 
@@ -42,12 +42,12 @@ func TestLostForgetsReturnedWorker(t *testing.T) {
 		h.ticks(20 * time.Second)
 		h.deregister(2, 3)
 		h.expectWithin(4, lostProblemID, true)
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 3 and 2.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Not known whether these deregistered: 3 and 2.")
 		h.registerPolled(generate, 2)
 		h.tick()
-		testutil.Equal(h.t, "detail of one that is back", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
+		testutil.Equal(h.t, "detail after one returned", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Not known whether these deregistered: 3.")
 		h.deregister(2) // for the second time
-		testutil.Equal(h.t, "detail of one that has left twice", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Whether these deregistered cannot be told: 2 and 3.")
+		testutil.Equal(h.t, "detail after one left twice", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Not known whether these deregistered: 2 and 3.")
 		h.registerPolled(generate, 2, 3)
 		h.expectWithin(1, lostProblemID, false)
 		testutil.Equal(h.t, "departures", h.monitor.departureCount, 0)
@@ -74,7 +74,7 @@ func TestLostOmitsReplacedWorkerFromNames(t *testing.T) {
 		h.expectStays(20*time.Second, lostProblemID, false)
 		h.deregister(3)
 		h.expectWithin(5, lostProblemID, true)
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Whether these deregistered cannot be told: 3.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Not known whether these deregistered: 3.")
 	})
 }
 
@@ -100,7 +100,7 @@ func TestLostIgnoresNeverCountedWorker(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPublishing(generate, 1)
 		h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
-		h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)}) // nobody has registered it
+		h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 2}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)}) // it is not registered
 		h.tick()
 		testutil.Equal(h.t, "unregistered", h.snapshot().Fleet.States.Unregistered, 1)
 		h.expectStays(2*time.Minute, lostProblemID, false)
@@ -112,11 +112,11 @@ func TestLostWaitsForReportingWorker(t *testing.T) {
 		h.registerPolled(generate, 1, 2)
 		h.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
 		h.ticks(20 * time.Second)
-		h.deregister(2) // and answers
+		h.deregister(2) // but it still answers polls
 		h.expectStays(30*time.Second, lostProblemID, false)
 		h.setReplies(pollReply(generate, 1, 1, 0))
 		h.expectWithin(7, lostProblemID, true)
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Deregistered, and heard until then: 2.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Deregistered, and reported until then: 2.")
 	})
 }
 
@@ -157,105 +157,122 @@ func TestLostDeparturesAreBounded(t *testing.T) {
 		h.registerPolled(generate, 1, 2, 3)
 		h.ticks(20 * time.Second)
 		h.monitor.departureCount = maxDepartures - 1
-		h.deregister(1, 2) // there is room for one: the other is not named, but counted
+		h.deregister(1, 2) // there is room for one: the other is counted, but not named
 		h.expectWithin(4, lostProblemID, true)
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 3 workers in the last 10 min 1 is left. Whether these deregistered cannot be told: 1.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 3 workers in the last 10 min 1 is left. Not known whether these deregistered: 1.")
 		testutil.Equal(h.t, "departures", h.monitor.departureCount, maxDepartures)
 	})
 }
 
-// TestLostClassifiesDepartures, by what they say of themselves while they are there.
-func TestLostClassifiesDepartures(t *testing.T) {
-	const ended, unsure, deregistered = " Not heard of any more while still registered, so ended without deregistering: 1.",
-		" Whether these deregistered cannot be told: 1.", " Deregistered, and heard until then: 1."
-	publish := func(h *harness, id uint64) {
-		h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+// departureTest is a worker that leaves while another stays.
+type departureTest struct {
+	register func(h *harness, ids ...uint64)
+	alive    func(h *harness, id uint64) // called each second; nil: the worker answers polls
+	silent   time.Duration               // how long it is silent before its registration is gone
+	before   func(*harness)              // called just before that
+	after    bool                        // it reports after that
+	want     string                      // end of the detail
+}
+
+const (
+	stoppedReporting = " Stopped reporting while still registered, so ended without deregistering: 1."
+	notKnown         = " Not known whether these deregistered: 1."
+	reportedUntilEnd = " Deregistered, and reported until then: 1."
+)
+
+func publishLoad(h *harness, id uint64) {
+	h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: id}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
+}
+
+// recordPass records a forward pass of two ranks.
+func recordPass(h *harness, id uint64) {
+	for rank := range uint32(2) {
+		h.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: id, Rank: rank}, fleet.Pass{Counter: uint64(time.Now().Unix())})
 	}
-	counter := uint64(0)
-	pass := func(h *harness, id uint64) {
-		counter++
-		for rank := range uint32(2) {
-			h.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: id, Rank: rank}, fleet.Pass{Counter: counter})
-		}
-	}
-	scrape := func(h *harness, id uint64) {
-		in := fleet.Instance{Endpoint: generate, ID: id}
-		h.fleet.RecordScrape(fleet.ScrapeTarget{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
-	}
-	polled := func(h *harness, ids ...uint64) {
+}
+
+// recordScrape records a scrape of the worker's own metrics.
+func recordScrape(h *harness, id uint64) {
+	in := fleet.Instance{Endpoint: generate, ID: id}
+	h.fleet.RecordScrape(fleet.ScrapeTarget{Instance: in, Metrics: "10.0.4.19:9090"}, []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
+}
+
+func registerGenerate(h *harness, ids ...uint64) { h.registerPublishing(generate, ids...) }
+
+var departureTests = map[string]departureTest{
+	"polled, reports until then":     {want: reportedUntilEnd},
+	"polled, reports after it":       {after: true, want: reportedUntilEnd},
+	"polled, killed, short lease":    {silent: 6 * time.Second, want: stoppedReporting},
+	"polled, killed, long lease":     {silent: 30 * time.Second, want: stoppedReporting},
+	"polled, registry not connected": {silent: 10 * time.Second, before: func(h *harness) { h.fleet.Stats.Etcd.SetConnected(false); h.tick() }, want: notKnown},
+	"polled, NATS not connected":     {silent: 10 * time.Second, before: func(h *harness) { h.fleet.Stats.NATS.SetConnected(false); h.tick() }, want: notKnown},
+	"polled, no publisher connected": {silent: 10 * time.Second, before: func(h *harness) { h.fleet.Stats.ZMQ.MarkUsed(); h.tick() }, want: stoppedReporting},
+	"forward passes, no publisher connected": {register: registerGenerate, alive: recordPass, silent: 20 * time.Second,
+		before: func(h *harness) { h.fleet.Stats.ZMQ.MarkUsed(); h.tick() }, want: notKnown},
+	"polled, never reported":             {alive: func(*harness, uint64) {}, want: notKnown},
+	"publishing, reported just before":   {register: registerGenerate, alive: publishLoad, want: reportedUntilEnd},
+	"publishing, silent as if idle":      {register: registerGenerate, alive: publishLoad, silent: 10 * time.Second, want: notKnown},
+	"forward passes, reports until then": {register: registerGenerate, alive: recordPass, want: reportedUntilEnd},
+	"forward passes, killed":             {register: registerGenerate, alive: recordPass, silent: 20 * time.Second, want: stoppedReporting},
+	"scraped until then":                 {register: registerGenerate, alive: recordScrape, want: reportedUntilEnd},
+	"scraped, killed":                    {register: registerGenerate, alive: recordScrape, silent: 26 * time.Second, want: stoppedReporting},
+	"scraped, scrapes fail": {register: registerGenerate, alive: recordScrape, silent: 6 * time.Second,
+		before: func(h *harness) { h.setFailedScrapes(generate, 1, stats.ScrapeNotConnected, 1); h.tick() }, want: stoppedReporting},
+	"in Kubernetes, reports until then": {register: registerGenerate, alive: recordPass,
+		before: func(h *harness) { h.fleet.Stats.Kubernetes.MarkUsed(); h.fleet.Stats.Kubernetes.SetConnected(true) }, want: notKnown},
+	"in Kubernetes, killed": {register: registerGenerate, alive: recordPass, silent: 20 * time.Second,
+		before: func(h *harness) { h.fleet.Stats.Kubernetes.MarkUsed(); h.fleet.Stats.Kubernetes.SetConnected(true) }, want: stoppedReporting},
+}
+
+// second lets a second pass in which these workers report.
+func (c *departureTest) second(h *harness, ids ...uint64) {
+	if c.alive == nil {
 		h.replies = nil
-		for _, id := range ids {
+	}
+	for _, id := range ids {
+		if c.alive == nil {
 			h.replies = append(h.replies, pollReply(generate, id, 1, 0))
+		} else {
+			c.alive(h, id)
 		}
 	}
-	publishing := func(h *harness, ids ...uint64) { h.registerPublishing(generate, ids...) }
-	for what, c := range map[string]struct {
-		register func(h *harness, ids ...uint64)
-		alive    func(h *harness, id uint64) // each second; nil: it answers polls
-		silent   time.Duration               // before the registration goes
-		before   func(*harness)              // it does
-		after    bool                        // it is heard
-		want     string
-	}{
-		"polled, heard until then":           {want: deregistered},
-		"polled, heard after it":             {after: true, want: deregistered},
-		"polled, killed, of the shortest":    {silent: 6 * time.Second, want: ended},
-		"polled, killed, of the longest":     {silent: 30 * time.Second, want: ended},
-		"polled, as the registry is away":    {silent: 10 * time.Second, before: func(h *harness) { h.fleet.Stats.Etcd.SetConnected(false); h.tick() }, want: unsure},
-		"polled, as NATS is away":            {silent: 10 * time.Second, before: func(h *harness) { h.fleet.Stats.NATS.SetConnected(false); h.tick() }, want: unsure},
-		"polled, as all publishers are away": {silent: 10 * time.Second, before: func(h *harness) { h.fleet.Stats.ZMQ.MarkUsed(); h.tick() }, want: ended},
-		"publishing passes, as all publishers are away": {register: publishing, alive: pass, silent: 20 * time.Second,
-			before: func(h *harness) { h.fleet.Stats.ZMQ.MarkUsed(); h.tick() }, want: unsure},
-		"polled, never heard":                 {alive: func(*harness, uint64) {}, want: unsure},
-		"publishing, heard just before":       {register: publishing, alive: publish, want: deregistered},
-		"publishing, quiet as when idle":      {register: publishing, alive: publish, silent: 10 * time.Second, want: unsure},
-		"publishing passes, heard until then": {register: publishing, alive: pass, want: deregistered},
-		"publishing passes, killed":           {register: publishing, alive: pass, silent: 20 * time.Second, want: ended},
-		"scraped, read until then":            {register: publishing, alive: scrape, want: deregistered},
-		"scraped, killed":                     {register: publishing, alive: scrape, silent: 26 * time.Second, want: ended},
-		"scraped, its page is gone": {register: publishing, alive: scrape, silent: 6 * time.Second,
-			before: func(h *harness) { h.setFailedScrapes(generate, 1, stats.ScrapeNotConnected, 1); h.tick() }, want: ended},
-		"in Kubernetes, heard until then": {register: publishing, alive: pass,
-			before: func(h *harness) { h.fleet.Stats.Kubernetes.MarkUsed(); h.fleet.Stats.Kubernetes.SetConnected(true) }, want: unsure},
-		"in Kubernetes, killed": {register: publishing, alive: pass, silent: 20 * time.Second,
-			before: func(h *harness) { h.fleet.Stats.Kubernetes.MarkUsed(); h.fleet.Stats.Kubernetes.SetConnected(true) }, want: ended},
-	} {
-		t.Run(what, func(t *testing.T) {
+	h.tick()
+}
+
+// run has worker 1 leave, and worker 2 stay.
+func (c *departureTest) run(h *harness) {
+	h.monitor.options.Poll, h.monitor.options.Scrape = 2*time.Second, 5*time.Second
+	if c.register == nil {
+		h.registerPolled(generate, 1, 2)
+	} else {
+		c.register(h, 1, 2)
+	}
+	for range 20 {
+		c.second(h, 1, 2)
+	}
+	for range c.silent / time.Second {
+		c.second(h, 2)
+	}
+	if c.before != nil {
+		c.before(h)
+	}
+	h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
+	if c.after {
+		for range 5 {
+			c.second(h, 1, 2)
+		}
+	}
+	for range 10 {
+		c.second(h, 2)
+	}
+}
+
+// TestLostClassifiesDepartures tries workers with each source of loads.
+func TestLostClassifiesDepartures(t *testing.T) {
+	for name, c := range departureTests {
+		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(h *harness) {
-				h.monitor.options.Poll, h.monitor.options.Scrape = 2*time.Second, 5*time.Second
-				if c.register == nil {
-					c.register = func(h *harness, ids ...uint64) { h.registerPolled(generate, ids...) }
-				}
-				second := func(ids ...uint64) {
-					if c.alive == nil {
-						polled(h, ids...)
-					}
-					for _, id := range ids {
-						if c.alive != nil {
-							c.alive(h, id)
-						}
-					}
-					h.tick()
-				}
-				c.register(h, 1, 2)
-				for range 20 {
-					second(1, 2)
-				}
-				for range c.silent / time.Second {
-					second(2)
-				}
-				if c.before != nil {
-					c.before(h)
-				}
-				h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
-				if c.after {
-					for range 5 {
-						second(1, 2)
-					}
-				}
-				for range 10 {
-					second(2)
-				}
+				c.run(h)
 				const start = "backend/generate: of 2 workers in the last 10 min 1 is left."
 				testutil.Equal(t, "detail", h.problem(lostProblemID).Detail, start+c.want)
 			})
@@ -263,7 +280,8 @@ func TestLostClassifiesDepartures(t *testing.T) {
 	}
 }
 
-// TestLostSeverityGrowsWithShare, and it is never told only as what did no harm.
+// TestLostSeverityGrowsWithShare also checks that a loss is never reported only as
+// deregistrations.
 func TestLostSeverityGrowsWithShare(t *testing.T) {
 	for _, c := range []struct {
 		all, killed, inOrder, unsure int
@@ -288,7 +306,7 @@ func TestLostSeverityGrowsWithShare(t *testing.T) {
 				var answers []fleet.PollReply
 				for id := 1; id <= c.all; id++ {
 					h.registerPolled(generate, uint64(id))
-					if id > c.unsure { // the first are never heard of
+					if id > c.unsure { // the first workers never report
 						answers = append(answers, pollReply(generate, uint64(id), 1, 0))
 					}
 				}
@@ -313,7 +331,8 @@ func TestLostSeverityGrowsWithShare(t *testing.T) {
 	}
 }
 
-// TestLostNamesCrashedWorkerDespiteReplacement: where some were replaced, those that did not deregister are told first.
+// TestLostNamesCrashedWorkerDespiteReplacement: if some were replaced, workers that did not
+// deregister are named first.
 func TestLostNamesCrashedWorkerDespiteReplacement(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPolled(generate, 1, 2, 3, 4)
@@ -322,17 +341,17 @@ func TestLostNamesCrashedWorkerDespiteReplacement(t *testing.T) {
 		h.ticks(20 * time.Second)
 		h.setReplies(all[1:4]...)
 		h.ticks(10 * time.Second)
-		h.deregister(1) // was killed
+		h.deregister(1) // killed
 		h.registerPolled(generate, 5)
 		h.setReplies(all[2:]...)
-		h.deregister(2) // in order, as 5 has come for it
+		h.deregister(2) // deregistered, and replaced by 5
 		h.ticks(10 * time.Second)
 		testutil.Equal(h.t, "title", h.problem(lostProblemID).Title, "1 worker of backend/generate was lost")
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Not heard of any more while still registered, so ended without deregistering: 1.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Stopped reporting while still registered, so ended without deregistering: 1.")
 	})
 }
 
-// TestLostReportsSilentStaticWorker: it cannot deregister.
+// TestLostReportsSilentStaticWorker: a static worker cannot deregister.
 func TestLostReportsSilentStaticWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{Component: "backend"}, 100, false)
@@ -350,13 +369,13 @@ func TestLostReportsSilentStaticWorker(t *testing.T) {
 		h.setReplies(static("B"))
 		h.ticks(10 * time.Second)
 		p := h.problem(lostProblemID)
-		testutil.Equal(t, "problem", []string{p.Severity, p.Title, p.Detail}, []string{"bad", "1 worker of backend/generate was lost", "backend/generate: of 2 workers in the last 10 min 1 is left. No answer any more: A."})
+		testutil.Equal(t, "problem", []string{p.Severity, p.Title, p.Detail}, []string{"bad", "1 worker of backend/generate was lost", "backend/generate: of 2 workers in the last 10 min 1 is left. No longer answering: A."})
 		h.setReplies(static("B"), static("C"))
 		h.expectWithin(1, lostProblemID, false)
 	})
 }
 
-// TestProblemOrderIsStable: the worst first, and of those that are as bad the oldest.
+// TestProblemOrderIsStable: the worst come first, and among equally bad problems the oldest.
 func TestProblemOrderIsStable(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPolled(generate, 1, 2)

@@ -1,7 +1,7 @@
-// Package monitor is what people and autoscalers look at: once a second one consistent
-// cut through the Fleet, with every aggregate, what is wrong in words, and a quarter of
-// an hour of history. The page gets it as a stream of events, programs as JSON. Nobody
-// who looks has to compute anything, or to know Dynamo.
+// Package monitor samples the Fleet once a second and keeps what the web page and autoscalers
+// show: aggregates per endpoint and for the fleet, problems in plain English with advice, and 15
+// minutes of history. The web page reads it as a stream of events, programs read it as JSON. A
+// client needs to compute nothing, and needs no knowledge of Dynamo.
 //
-// The shape of a snapshot is described in openapi.json, which the program serves.
+// The file openapi.json, which the program serves, describes the shape of a snapshot.
 package monitor

@@ -8,9 +8,9 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// asks are the subjects of polls: of the component that is watched, or of those that
-// have registered.
-func (m *Monitor) pollSubjects(census []fleet.WorkerCount) (all []string) {
+// pollSubjects returns the subjects of the stats polls: of the watched component, or of the
+// registered components.
+func (m *Monitor) pollSubjects(counts []fleet.WorkerCount) (all []string) {
 	if !m.stats().NATS.Used() || m.stats().NATS.Disabled() {
 		return nil
 	}
@@ -18,31 +18,31 @@ func (m *Monitor) pollSubjects(census []fleet.WorkerCount) (all []string) {
 	if t.Component != "" && !t.MultipleNamespaces() {
 		components = append(components, fleet.Endpoint{Component: t.Component})
 	} else {
-		for _, c := range census[:min(len(census), maxListedEndpoints)] {
+		for _, c := range counts[:min(len(counts), maxListedEndpoints)] {
 			of := fleet.Endpoint{Component: c.Component, Namespace: c.Namespace}
-			if n := len(components); (n == 0 || components[n-1] != of) && t.CoversComponent(c.Component) { // it is sorted
+			if n := len(components); (n == 0 || components[n-1] != of) && t.CoversComponent(c.Component) { // counts are sorted
 				components = append(components, of)
 			}
 		}
 	}
 	for _, c := range components {
-		for i := len(wire.Eras) - 1; i >= 0; i-- { // the newest first
+		for i := len(wire.Eras) - 1; i >= 0; i-- { // the newest release first
 			all = append(all, wire.StatsSubject(wire.ServiceName(wire.Eras[i], m.options.Namespaces.OfEndpoint(c), c.Component)))
 		}
 	}
 	return all
 }
 
-// writePlace is an endpoint with its namespace.
+// writeQualifiedEndpoint writes an endpoint with its namespace.
 func (m *Monitor) writeQualifiedEndpoint(d *jsonWriter, e fleet.Endpoint) {
 	e.Namespace = m.options.Namespaces.OfEndpoint(e)
 	writeEndpoint(d, e)
 }
 
-// writeNearest names what is registered and may be meant.
-func (m *Monitor) writeNearest(d *jsonWriter, t fleet.Target, census []fleet.WorkerCount) {
+// writeNearest writes the registered endpoint whose name is most similar to the watched one.
+func (m *Monitor) writeNearest(d *jsonWriter, t fleet.Target, counts []fleet.WorkerCount) {
 	var registered []fleet.Endpoint
-	for _, c := range census {
+	for _, c := range counts {
 		registered = append(registered, c.Endpoint)
 	}
 	e, ok := t.Nearest(registered)
@@ -50,7 +50,7 @@ func (m *Monitor) writeNearest(d *jsonWriter, t fleet.Target, census []fleet.Wor
 		return
 	}
 	n := 0
-	for _, c := range census {
+	for _, c := range counts {
 		if c.Endpoint == e {
 			n = c.Workers
 		}
@@ -67,8 +67,8 @@ func (m *Monitor) writeNearest(d *jsonWriter, t fleet.Target, census []fleet.Wor
 	d.close('}')
 }
 
-// Command is one of our programs for a namespace and an endpoint, as a shell takes it.
-// What is the default is left out.
+// Command returns the command line of one of the programs for a namespace and an endpoint, quoted
+// for a shell. It leaves out flags that have their default value.
 func Command(program, namespace string, e fleet.Endpoint) string {
 	for _, flag := range []struct{ name, value, standard string }{
 		{"namespace", namespace, "dynamo"}, {"component", e.Component, ""}, {"endpoint", e.Name, ""},
@@ -80,10 +80,10 @@ func Command(program, namespace string, e fleet.Endpoint) string {
 	return program
 }
 
-// plain are characters that mean nothing to a shell.
+// shellSafe matches words that a shell takes literally.
 var shellSafe = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,][-A-Za-z0-9_./:@%+,]*$`)
 
-// Quote is a word as a shell takes it.
+// Quote quotes a word for a shell.
 func Quote(s string) string {
 	if shellSafe.MatchString(s) {
 		return s

@@ -11,8 +11,9 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestEmptyStateListsDisconnectedSystems, each alone and together, before the first connection
-// and after it, of each registry: with its address, and why. A mock worker would not get there either.
+// TestEmptyStateListsDisconnectedSystems tries NATS and each registry alone and together, before
+// the first connection and after it. The empty state has the address and the error of each, and
+// no command for a mock worker, which would not be found either.
 func TestEmptyStateListsDisconnectedSystems(t *testing.T) {
 	servers := map[string]string{"nats": "nats://10.0.3.7:4222", "etcd": "http://10.0.3.9:2379", "file": "/var/dynamo", "kubernetes": "https://10.96.0.1:443"}
 	for _, registry := range []string{"etcd", "file", "kubernetes"} {
@@ -22,15 +23,15 @@ func TestEmptyStateListsDisconnectedSystems(t *testing.T) {
 					f := fleet.New(fleet.Target{}, 100, true)
 					links := map[string]*stats.ConnState{"nats": &f.Stats.NATS, registry: registries(&f.Stats)[registry]}
 					var want []string
-					for name, link := range links {
-						link.MarkUsed()
-						link.SetConnected(before)
+					for name, conn := range links {
+						conn.MarkUsed()
+						conn.SetConnected(before)
 						if on := map[bool]bool{true: c.nats, false: c.registry}[name == "nats"]; on {
-							link.SetConnected(true)
+							conn.SetConnected(true)
 							continue
 						}
-						link.SetConnected(false)
-						link.SetError(name + " said: connection refused")
+						conn.SetConnected(false)
+						conn.SetError(name + " said: connection refused")
 					}
 					if before || c.registry {
 						f.Sync(fleet.Listing{})
@@ -45,7 +46,7 @@ func TestEmptyStateListsDisconnectedSystems(t *testing.T) {
 					h.monitor.Sample(time.Now())
 					s := h.snapshot()
 					if s.Looking == nil {
-						t.Fatal("it is not said what is looked for")
+						t.Fatal("the snapshot has no empty state")
 					}
 					var got []string
 					for _, m := range s.Looking.Missing {

@@ -9,14 +9,15 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// place is what is remembered of one endpoint from cut to cut, and its part of the last one.
+// endpointStats holds what the monitor keeps of one endpoint from sample to sample, and its part
+// of the last sample.
 type endpointStats struct {
 	fleet.Endpoint
 	counted       bool
 	lastSeen      uint64
 	histories     map[rowID]*rowHistory
-	rowsPerWorker map[fleet.WorkerID]int // how many of them a worker has
-	start, end    int                    // its rows in the cut
+	rowsPerWorker map[fleet.WorkerID]int // number of rows of each worker
+	start, end    int                    // its rows in the last sample
 	aggregate     aggregate
 
 	hitWindow  hitWindow
@@ -25,13 +26,13 @@ type endpointStats struct {
 
 	usageMean, usageStd floatHistory // of KV use
 	queueHistory        floatHistory
-	peakHistory         floatHistory // the most workers at a time
-	peak                int          // of them since the last sample
-	lingering           int          // in the cut: workers that were counted, whose registration is gone, but that are heard still
+	peakHistory         floatHistory // the largest number of workers at a time
+	peak                int          // largest number of workers since the last step
+	lingering           int          // counted workers whose registration is gone but that still report
 	departures          departures
 }
 
-// rowID tells the rows of an endpoint apart.
+// rowID identifies a row of an endpoint.
 type rowID struct {
 	id   fleet.WorkerID
 	rank int64
@@ -39,32 +40,32 @@ type rowID struct {
 
 const noRank = -1
 
-// compare orders rows as sorted names would, but for the width of numbers.
+// compare orders rows as their names sort, except for the width of numbers.
 func (r rowID) compare(o rowID) int {
 	return cmp.Or(cmp.Compare(r.id.Lease, o.id.Lease), strings.Compare(r.id.Static, o.id.Static), cmp.Compare(r.rank, o.rank))
 }
 
-// track is what is remembered of a row from cut to cut.
+// rowHistory holds what the monitor keeps of a row from sample to sample.
 type rowHistory struct {
 	rowID
 	lastSeen   uint64
 	state      fleet.State
-	source     fleet.Opt[fleet.Source] // of its last load
-	since      tick                    // first seen
-	stateSince tick                    // into its state
+	source     fleet.Opt[fleet.Source] // source of its last load
+	since      tick                    // when it was first seen
+	stateSince tick                    // when it changed to its state
 	lastLoad   tick                    // when its last load was received; 0: never
 	lastPass   tick                    // when its last forward pass was; 0: never
 	ruleStates [workerRuleCount]ruleState
 
-	multiEndpoint bool // the worker had a row at another endpoint before
-	counted       bool // metrics have shown it
-	hasHistory    bool // its history is
+	multiEndpoint bool // the worker had a row at another endpoint first
+	counted       bool // metrics show it or have shown it
+	hasSamples    bool // its history is kept
 
 	kvUsages, slotUsages, hitRates *compactHistory[uint8]
 	waitingCounts                  *compactHistory[uint16]
 }
 
-// note takes what the cut says of the row.
+// update stores what the sample shows of the row.
 func (r *row) update(state fleet.State, now tick, source fleet.Source) {
 	h := r.rowHistory
 	if h.state != state {
@@ -79,7 +80,7 @@ func (r *row) update(state fleet.State, now tick, source fleet.Source) {
 	}
 }
 
-// age is how long ago its last load was received; absent if none ever was.
+// lastLoadAge returns how long ago the row's last load was received, and nothing if it never was.
 func (h *rowHistory) lastLoadAge(now tick) fleet.Opt[time.Duration] {
 	if h.lastLoad == 0 {
 		return fleet.Opt[time.Duration]{}
@@ -87,8 +88,8 @@ func (h *rowHistory) lastLoadAge(now tick) fleet.Opt[time.Duration] {
 	return fleet.Some((now - h.lastLoad).duration())
 }
 
-// appendKey writes what names the row: the worker's id, and its rank where it has
-// several. Where it has another row elsewhere they name the endpoint, too.
+// appendKey appends the unique name of a row: the worker's id, its endpoint if the worker had a
+// row at another endpoint first, and its rank if it has several.
 func (r *row) appendKey(b []byte) []byte {
 	b = append(b, r.label...)
 	if r.multiEndpoint {
@@ -100,7 +101,7 @@ func (r *row) appendKey(b []byte) []byte {
 	return b
 }
 
-// name is the worker as Dynamo's own keys and logs have it, and its rank.
+// name returns the worker's id as in Dynamo's own keys and logs, and its rank.
 func (h *rowHistory) name() string {
 	if h.rank == noRank {
 		return displayID(h.id)
@@ -108,7 +109,7 @@ func (h *rowHistory) name() string {
 	return displayID(h.id) + " rank " + strconv.FormatInt(h.rank, 10)
 }
 
-// hexOf is a worker's id in hexadecimal, or what a static worker has for it.
+// displayID returns a worker's id in hexadecimal, or the name of a static worker.
 func displayID(id fleet.WorkerID) string {
 	if id.IsStatic() {
 		return id.Static
@@ -116,8 +117,8 @@ func displayID(id fleet.WorkerID) string {
 	return id.Hex()
 }
 
-// place is what is known of the endpoint, made if need be, ready for a new cut. It is the
-// rest where there is no room.
+// statsFor returns the stats of the endpoint, reset for a new sample, and creates them if needed.
+// It returns the overflow entry if there is no room.
 func (m *Monitor) statsFor(e *fleet.EndpointState) *endpointStats {
 	ep := m.byEndpoint[e.Endpoint]
 	switch {
@@ -140,7 +141,7 @@ func (m *Monitor) statsFor(e *fleet.EndpointState) *endpointStats {
 	return ep
 }
 
-// turn moves on to the bucket that is being filled.
+// advance moves the window on to the current bucket.
 func (ep *endpointStats) advance(m *Monitor) {
 	if at := m.hitBucket(); at != ep.hitWindow.last {
 		ep.learn()
@@ -148,14 +149,15 @@ func (ep *endpointStats) advance(m *Monitor) {
 	}
 }
 
-// learn takes the bucket that is full for normal, unless hit rates seem to have collapsed.
+// learn adds the last full bucket to the baseline, unless the hit rate seems to have collapsed.
 func (ep *endpointStats) learn() {
 	if ep.ruleStates[ruleHits].since == 0 {
 		ep.baseline.learn(ep.hitWindow.sum(1))
 	}
 }
 
-// track is what is known of the row, made if need be; nil if there is no room.
+// historyFor returns the history of the row, and creates it if needed. It returns nil if there is
+// no room.
 func (m *Monitor) historyFor(ep *endpointStats, id fleet.WorkerID, rank int64) *rowHistory {
 	key := rowID{id, rank}
 	h := ep.histories[key]
@@ -178,7 +180,7 @@ func (m *Monitor) historyFor(ep *endpointStats, id fleet.WorkerID, rank int64) *
 	return h
 }
 
-// untrack forgets a row.
+// forgetRow removes a row.
 func (m *Monitor) forgetRow(ep *endpointStats, h *rowHistory) {
 	delete(ep.histories, h.rowID)
 	m.rowCount--
@@ -188,13 +190,13 @@ func (m *Monitor) forgetRow(ep *endpointStats, h *rowHistory) {
 			delete(m.endpointsPerWorker, h.id)
 		}
 	}
-	if h.hasHistory {
+	if h.hasSamples {
 		m.rowsWithHistory--
 		m.rowHistoryBytes -= h.kvUsages.bytes() + h.slotUsages.bytes() + h.waitingCounts.bytes() + h.hitRates.bytes()
 	}
 }
 
-// sweep forgets what is not in the cut.
+// sweep removes what was not in the last sample.
 func (m *Monitor) sweep() {
 	for key, ep := range m.byEndpoint {
 		if ep.lastSeen != m.sampleCount {
@@ -229,7 +231,7 @@ func (m *Monitor) sweepRows(ep *endpointStats) {
 		left = append(left, h)
 	}
 	for _, h := range left {
-		if h.counted && ep.rowsPerWorker[h.id] == 0 { // else it has got ranks, or lost them
+		if h.counted && ep.rowsPerWorker[h.id] == 0 { // otherwise only the number of its ranks changed
 			m.recordDeparture(ep, h)
 		}
 	}

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// memory is how it stands with a rule and one subject.
+// ruleState is the state of one rule for one subject.
 type ruleState struct {
-	since       tick    // when it began; 0: it has not
-	cleared     tick    // when it ended, while it is still raised; 0: it has not
-	lastTrue    tick    // when it was so last
-	lastMeasure float32 // its measure then
+	since       tick    // when the condition began; 0: it does not hold
+	cleared     tick    // when the condition ended while the problem is still raised; 0: it has not
+	lastTrue    tick    // when the condition last held
+	lastMeasure float32 // the measure at that time
 	raised      bool
-	holding     bool // it is so now; one that is raised may have ended, or be half over
+	holding     bool // the condition holds now; a raised problem may have ended, or be between the two thresholds
 }
 
-// look takes a new measure and reports whether the problem is raised.
+// update takes a new measure and reports whether the problem is raised.
 func (st *ruleState) update(v number, up, down float64, raise, withdraw time.Duration, now tick) bool {
 	st.holding = v.OK && v.V >= up
 	if st.holding {
@@ -47,29 +47,30 @@ func (r *rule[S]) update(m *Monitor, st *ruleState, v number) bool {
 	return st.update(v, r.raiseAt, r.clearBelow, r.raiseAfter, r.withdrawAfter, m.now)
 }
 
-// problem is one that is raised. It is valid for one cut.
+// problem is a raised problem. It is valid for one sample.
 type problem struct {
 	id, kind string
 	severity severity
 	since    tick
-	endpoint *endpointStats // nil: of the program
-	rows     []*row         // those that have it; where none does any more, those that had it
+	endpoint *endpointStats // nil for a problem of the program
+	rows     []*row         // the workers that have the problem; if none still has it, those that had it
 	message  func(*Monitor, *problem) message
 
-	lastTrue    tick    // when it was so last
-	lastMeasure float64 // its measure then
-	current     number  // and now
+	lastTrue    tick    // when the condition last held
+	lastMeasure float64 // the measure at that time
+	current     number  // the measure now
 }
 
-// words are what a problem says. Severity and rows are the rule's if they are not set.
+// message is what a problem says to people. If severity and rows are not set, they are the
+// problem's.
 type message struct {
 	title, detail, check string
 	severity             severity
 	rows                 []*row
 }
 
-// raised makes the problem of a rule whose memory has it raised. It says that it is so only
-// while it is.
+// newProblem returns the problem of a rule that is raised. Its message is in the present tense
+// only while the condition holds.
 func (r *rule[S]) newProblem(ep *endpointStats, st *ruleState) problem {
 	p := problem{id: r.kind, kind: problemKind(r.kind), severity: r.severity, since: st.since, endpoint: ep, message: r.message, lastTrue: st.lastTrue, lastMeasure: float64(st.lastMeasure)}
 	if ep != nil {
@@ -81,7 +82,7 @@ func (r *rule[S]) newProblem(ep *endpointStats, st *ruleState) problem {
 	return p
 }
 
-// judge applies every rule to the cut.
+// evaluate applies every rule to the last sample.
 func (m *Monitor) evaluate() {
 	m.problems = m.problems[:0]
 	for i := range programRules {
@@ -104,20 +105,20 @@ func (m *Monitor) evaluate() {
 			}
 		}
 	}
-	m.problemLog.update(m) // of those, too, that are left out
+	m.problemLog.update(m) // before any are left out
 	if n := len(m.problems) - maxProblems; n > 0 {
 		m.leftOut.problems = n
 		var worst []problem
 		for _, pm := range m.messages()[:maxProblems] {
 			worst = append(worst, *pm.problem)
 		}
-		clear(m.problems) // each holds its rows
+		clear(m.problems) // so that their rows can be freed
 		m.problems = append(m.problems[:0], worst...)
 	}
 }
 
-// judgeWorkers raises a problem for all workers of an endpoint that have it. Those that had it
-// are named only where none has it any more.
+// evaluateWorkers raises one problem for all workers of an endpoint that have it. Workers that
+// had it are named only where none still has it.
 func (m *Monitor) evaluateWorkers(ep *endpointStats) {
 	var found [workerRuleCount]struct {
 		ruleState
@@ -150,17 +151,17 @@ func (m *Monitor) evaluateWorkers(ep *endpointStats) {
 	}
 }
 
-// said is a problem with its words.
+// problemMessage is a problem with its message.
 type problemMessage struct {
 	*problem
 	message
 }
 
-// rank is the order of severities.
+// severityOrder sorts severities.
 var severityOrder = map[severity]int{severityBad: 0, severityWarn: 1, severityInfo: 2}
 
-// overCheck is what there is to do about what is over.
-const endedCheck = "nothing now. This is withdrawn, unless it is so again soon."
+// endedCheck is the advice for a problem whose condition has ended.
+const endedCheck = "nothing for now. This problem is withdrawn soon unless it recurs."
 
 func (p *problem) describe(m *Monitor) problemMessage {
 	pm := problemMessage{p, p.message(m, p)}
@@ -171,8 +172,8 @@ func (p *problem) describe(m *Monitor) problemMessage {
 	return pm
 }
 
-// said are all problems: the worst first, and of those that are as bad the program's own, and then
-// the oldest, so that they keep their places while they last.
+// messages returns all problems: the worst first, then the program's own, then the oldest, so
+// that they keep their places while they last.
 func (m *Monitor) messages() []problemMessage {
 	all := make([]problemMessage, 0, len(m.problems))
 	for i := range m.problems {

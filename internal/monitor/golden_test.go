@@ -11,9 +11,9 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestSnapshotOfProblemsGolden has a worker that has fallen silent, one that cannot
-// be read, one whose key is gone, one that has published nothing, two ranks, one that
-// is full while requests wait there, and an endpoint whose only worker has left.
+// TestSnapshotOfProblemsGolden has a silent worker, a malformed one, one whose registration is
+// gone, one that has published nothing, one with two ranks, a full one at which requests wait,
+// and an endpoint whose only worker has left.
 func TestSnapshotOfProblemsGolden(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPolled(generate, 0x11, 0x12, 0x13, 0x14, 0x15)
@@ -39,7 +39,7 @@ func TestSnapshotOfProblemsGolden(t *testing.T) {
 		r, _ := h.monitor.Render(h.monitor.historyClock.total)
 		var s snapshotJSON
 		monitortest.Decode(t, r.JSON, &s)
-		testutil.Equal(t, "history of one who has seen it", s.History, nil)
+		testutil.Equal(t, "history for a client that has seen it", s.History, nil)
 	})
 }
 
@@ -66,7 +66,7 @@ func TestSnapshotOfEmptyFleetGolden(t *testing.T) {
 		f.Stats.Etcd.SetConnected(false)
 		m := New(o)
 		h := &harness{t: t, fleet: f, monitor: m}
-		testutil.Equal(t, "why, while it is not known who is registered", h.snapshot().Looking.Why, "etcd is not connected")
+		testutil.Equal(t, "why, before the registry is read", h.snapshot().Looking.Why, "etcd is not connected")
 		f.Stats.Etcd.SetConnected(true)
 		f.Sync(fleet.Listing{})
 		h.registerPolled(fleet.Endpoint{Component: "backend-v2", Name: "generate"}, 1, 2)
@@ -88,15 +88,15 @@ func TestSnapshotLeaderRole(t *testing.T) {
 		h.fleet.Stats.OtherLeader.Store(true)
 		role("standby", "another program holds dynamo/components/metrics/instance")
 		h.fleet.Stats.NoLease.Store(true)
-		role("standby", "dynamo/components/metrics/instance was put by hand, and hangs on no lease")
+		role("standby", "dynamo/components/metrics/instance was created manually, and has no lease")
 		h.fleet.Stats.NoLease.Store(false)
 		h.fleet.Stats.Etcd.SetConnected(false)
-		role("standby", "who holds dynamo/components/metrics/instance cannot be known now")
+		role("standby", "the holder of dynamo/components/metrics/instance is not known")
 		h.fleet.Stats.Etcd.SetConnected(true)
 		h.fleet.Stats.OtherLeader.Store(false)
-		role("standby", "who holds dynamo/components/metrics/instance cannot be known now") // it is not confirmed in time
+		role("standby", "the holder of dynamo/components/metrics/instance is not known") // the lock was not confirmed in time
 		h.fleet.Stats.Leader.Store(true)
-		role("standby", "has taken dynamo/components/metrics/instance, and leads when no other program can any more: in 2 s at most")
+		role("standby", "holds dynamo/components/metrics/instance, and leads within 2 s, when no other program can lead any more")
 	})
 }
 
@@ -108,11 +108,11 @@ func TestProblemLeaderWithoutKnownLeader(t *testing.T) {
 		}
 		for _, p := range h.snapshot().Problems {
 			if p.Kind == "leader" {
-				testutil.Equal(t, "detail", p.Detail, "This program cannot have dynamo/components/metrics/instance confirmed, and knows of no other that holds it, so it neither pushes nor publishes l2c events.")
+				testutil.Equal(t, "detail", p.Detail, "This program cannot confirm that it holds dynamo/components/metrics/instance, and knows of no other holder, so it neither pushes nor publishes l2c events.")
 				return
 			}
 		}
-		t.Error("there is no such problem")
+		t.Error("the problem leader is not raised")
 	})
 }
 
@@ -133,14 +133,14 @@ func TestSnapshotConnectedListsUsedSystems(t *testing.T) {
 		const etcd = "etcd on: http://10.0.3.9:2379"
 		connected("nats on: nats://10.0.3.7:4222", etcd)
 		h.registerPublishing(generate, 1)
-		y := &h.fleet.Stats
-		y.ZMQ.MarkUsed()
-		y.ZMQ.SetConnected(true)
-		y.Publishers.Store(3)
-		y.PublishersUp.Store(3)
-		y.NATS.SetConnected(false) // it has a default address, and nobody here needs it
-		connected(etcd, "zmq on: every publisher")
-		y.PublishersUp.Store(2)
+		s := &h.fleet.Stats
+		s.ZMQ.MarkUsed()
+		s.ZMQ.SetConnected(true)
+		s.Publishers.Store(3)
+		s.PublishersUp.Store(3)
+		s.NATS.SetConnected(false) // NATS has a default address, and no worker uses it
+		connected(etcd, "zmq on: all publishers")
+		s.PublishersUp.Store(2)
 		connected(etcd, "zmq off: 2 of 3 publishers")
 		h.registerPolled(generate, 2)
 		connected("nats off: nats://10.0.3.7:4222", etcd, "zmq off: 2 of 3 publishers")

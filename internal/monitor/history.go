@@ -7,14 +7,14 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// series is the history of the whole fleet.
+// fleetHistory is the history of the whole fleet.
 type fleetHistory struct {
 	loadMean, loadStd, loadMin, loadMax        floatHistory
 	imbalance, hitRate, waiting, events        floatHistory
 	answering, silent, unregistered, malformed floatHistory
 }
 
-// each calls f with each of them and its name.
+// each calls f with the name and the values of each series.
 func (s *fleetHistory) each(f func(name string, values *floatHistory)) {
 	f("loadMean", &s.loadMean)
 	f("loadStd", &s.loadStd)
@@ -30,11 +30,11 @@ func (s *fleetHistory) each(f func(name string, values *floatHistory)) {
 	f("malformed", &s.malformed)
 }
 
-// mostKept bounds the rows whose history is kept, however many workers may be tracked.
+// maxHistoryRows bounds the rows that have a history, however large --max-workers is.
 const maxHistoryRows = 65_536
 
-// sample closes the steps that are over. Of those that nobody saw, as when the process
-// was stopped, there are no values.
+// recordHistory closes the steps that have ended. Steps without any sample, for example while the
+// process was stopped, have no values.
 func (m *Monitor) recordHistory() {
 	due := ticks(historyStep)
 	if m.historyClock.total == 0 {
@@ -55,7 +55,7 @@ func (m *Monitor) recordHistory() {
 	m.stats().HistoryBytes.Store(m.historyBytes())
 }
 
-// write takes a sample of everything, or of nothing if nobody saw that step.
+// recordStep writes one step of every series. A step without a sample has no values.
 func (m *Monitor) recordStep(slot int, seen bool) {
 	of := func(v number) number { v.OK = v.OK && seen; return v }
 	s, all := &m.history, &m.overall
@@ -82,11 +82,11 @@ func (m *Monitor) recordStep(slot int, seen bool) {
 	}
 	for i := range m.rows {
 		r := &m.rows[i]
-		if !r.hasHistory && m.rowsWithHistory >= m.historyCapacity() {
+		if !r.hasSamples && m.rowsWithHistory >= m.historyCapacity() {
 			continue
 		}
-		if !r.hasHistory {
-			r.hasHistory = true
+		if !r.hasSamples {
+			r.hasSamples = true
 			m.rowsWithHistory++
 		}
 		m.rowHistoryBytes += putSample(&r.kvUsages, slot, of(r.load.kvUsage()), fractionSteps) + putSample(&r.slotUsages, slot, of(r.load.slotUsage()), fractionSteps) +
@@ -100,10 +100,10 @@ func (m *Monitor) recordStep(slot int, seen bool) {
 	}
 }
 
-// room is for how many rows a history is kept.
+// historyCapacity returns how many rows can have a history.
 func (m *Monitor) historyCapacity() int { return min(m.options.Limit, maxHistoryRows) }
 
-// historyBytes is the memory of all that is remembered from cut to cut.
+// historyBytes returns the memory of everything that is kept from sample to sample.
 func (m *Monitor) historyBytes() int64 {
 	const pointer = unsafe.Sizeof(uintptr(0))
 	size := func(n int, of uintptr) int64 { return int64(n) * int64(of) }
@@ -113,7 +113,8 @@ func (m *Monitor) historyBytes() int64 {
 		size(len(m.hits), unsafe.Sizeof(workerHits{})+unsafe.Sizeof(hitWindow{})+unsafe.Sizeof(fleet.WorkerID{})+pointer)
 }
 
-// imbalance is the worst endpoint's: prefill and decode differ by nature.
+// worstImbalance returns the imbalance of the worst endpoint. The whole fleet has none: prefill
+// and decode workers differ by nature.
 func (m *Monitor) worstImbalance() (worst number) {
 	for _, ep := range m.endpoints {
 		if v := ep.aggregate.kvBlocks.Imbalance(); v.OK && v.V >= worst.V {
@@ -123,7 +124,7 @@ func (m *Monitor) worstImbalance() (worst number) {
 	return worst
 }
 
-// eventsKept is about how many events came in the time that is remembered.
+// eventsInHistory estimates the number of events in the time that the history covers.
 func (m *Monitor) eventsInHistory() (n float64) {
 	for ago := range m.historyClock.kept() {
 		if v := float64(m.history.events[m.historyClock.slot(ago)]); !math.IsNaN(v) {
@@ -133,7 +134,7 @@ func (m *Monitor) eventsInHistory() (n float64) {
 	return n
 }
 
-// wall is a moment as the clock on the wall has it, in milliseconds.
+// unixMilli converts a time to Unix time in milliseconds.
 func (m *Monitor) unixMilli(t tick) int64 {
 	return m.sampledAt.Add((t - m.now).duration()).UnixMilli()
 }

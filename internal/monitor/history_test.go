@@ -13,7 +13,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// workerHistory is everything that the history of a row has.
+// workerHistory has every field of the history of a row.
 type workerHistory struct {
 	Key                         string
 	Step                        int
@@ -30,7 +30,7 @@ func (h *harness) history(key string) (history workerHistory) {
 	return history
 }
 
-// odd are the texts of what is odd about a row.
+// anomalies returns the texts of a row's anomalies.
 func (h *harness) anomalies(key string) (all []string) {
 	h.t.Helper()
 	for _, o := range h.history(key).Odd {
@@ -42,7 +42,7 @@ func (h *harness) anomalies(key string) (all []string) {
 	return all
 }
 
-// line writes samples as people would.
+// formatSamples formats samples for comparisons.
 func formatSamples(samples []*float64) string {
 	var all []string
 	for _, v := range samples {
@@ -76,7 +76,7 @@ func TestHistoryHasOneSamplePerStep(t *testing.T) {
 		testutil.Equal(t, "waiting", formatSamples(two.Waiting), "– 5 – 65534")
 		testutil.Equal(t, "hit rate", formatSamples(two.HitRate), "– – – –")
 		testutil.Equal(t, "peers", formatSamples(two.PeersKV.Mean), "– 0.3 0.3 0.29")
-		testutil.Equal(t, "spread of the peers", formatSamples(two.PeersKV.Std), "– 0.1 0 0.166")
+		testutil.Equal(t, "standard deviation of the peers", formatSamples(two.PeersKV.Std), "– 0.1 0 0.166")
 	})
 }
 
@@ -100,14 +100,14 @@ func TestHistoryHasGapsForMissedSteps(t *testing.T) {
 		h.registerPolled(generate, 1)
 		h.setReplies(pollReply(generate, 1, 500, 0))
 		h.ticks(5 * time.Second)
-		time.Sleep(17 * time.Second) // the process was stopped
+		time.Sleep(17 * time.Second) // while the process is suspended
 		h.ticks(4 * time.Second)
 		testutil.Equal(t, "mean load", formatSamples(h.snapshot().History.LoadMean), "– 0.5 – – 0.5 0.5")
 		testutil.Equal(t, "answering", formatSamples(h.snapshot().History.Answering), "0 1 – – 1 1")
 		testutil.Equal(t, "KV use", formatSamples(h.history("1").KV), "– 0.5 – – 0.5 0.5")
 		time.Sleep(time.Hour)
 		h.tick()
-		testutil.Equal(t, "samples that are left of what was an hour ago", formatSamples(slices.DeleteFunc(h.history("1").KV, func(v *float64) bool { return v == nil })), "0.5")
+		testutil.Equal(t, "remaining samples after an hour", formatSamples(slices.DeleteFunc(h.history("1").KV, func(v *float64) bool { return v == nil })), "0.5")
 	})
 }
 
@@ -126,12 +126,12 @@ func TestHistoryOfRemovedWorkerIsFreed(t *testing.T) {
 		}
 		rings := int64(2*unsafe.Sizeof(compactHistory[uint8]{}) + unsafe.Sizeof(compactHistory[uint16]{})) // it had no hit rate
 		if freed := with - h.fleet.Stats.HistoryBytes.Load(); freed < rings || freed > rings+1000 {
-			t.Errorf("%d bytes are free, want %d of the rings and what is known beside", freed, rings)
+			t.Errorf("%d bytes were freed, want %d for the histories, and a little more", freed, rings)
 		}
 		h.registerPolled(generate, 2)
 		h.setReplies(pollReply(generate, 1, 500, 0), pollReply(generate, 2, 500, 0))
 		h.ticks(5 * time.Second)
-		testutil.Equal(t, "samples when it is back", formatSamples(h.history("2").KV[len(h.history("2").KV)-2:]), "– 0.5")
+		testutil.Equal(t, "samples after it returned", formatSamples(h.history("2").KV[len(h.history("2").KV)-2:]), "– 0.5")
 	})
 }
 
@@ -144,18 +144,18 @@ func TestHistoryNotesWorkersWithoutHistory(t *testing.T) {
 		h.ticks(10 * time.Second)
 		testutil.Equal(t, "rows with a history", h.monitor.rowsWithHistory, 2)
 		three := h.history("3")
-		testutil.Equal(t, "note", three.Note, "No history is kept of this worker: there is room for that of 2.")
+		testutil.Equal(t, "note", three.Note, "This worker has no history: there is room for the histories of 2.")
 		testutil.Equal(t, "KV use", formatSamples(three.KV), "– – –")
 		testutil.Equal(t, "note of another", h.history("1").Note, "")
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
 		h.setReplies(pollReply(generate, 2, 200, 0), pollReply(generate, 3, 300, 0))
 		h.ticks(10 * time.Second)
-		testutil.Equal(t, "when there is room", formatSamples(h.history("3").KV), "– – – 0.3 0.3")
+		testutil.Equal(t, "after there is room", formatSamples(h.history("3").KV), "– – – 0.3 0.3")
 		testutil.Equal(t, "note", h.history("3").Note, "")
 	})
 }
 
-// TestHistoryRowsAreBounded, whatever --max-workers is.
+// TestHistoryRowsAreBounded whatever --max-workers is.
 func TestHistoryRowsAreBounded(t *testing.T) {
 	const most = 100_000
 	inBubbleWithLimit(t, most, func(h *harness) {
@@ -174,7 +174,7 @@ func TestHistoryRowsAreBounded(t *testing.T) {
 	})
 }
 
-// TestHistoryMemoryMatchesDocs in memory, of each worker at most.
+// TestHistoryMemoryMatchesDocs checks the memory of each worker's history.
 func TestHistoryMemoryMatchesDocs(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		t := h.t
@@ -216,7 +216,7 @@ func TestRowKeysAreUnique(t *testing.T) {
 		keys("backend 7", "backend 8", "prefill 7@prefill/generate")
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 7})
 		h.setReplies(pollReply(prefill, 7, 1, 0), pollReply(generate, 8, 1, 0))
-		keys("backend 8", "prefill 7@prefill/generate") // as long as it is there
+		keys("backend 8", "prefill 7@prefill/generate") // while the row exists
 		h.registerPublishing(prefill, 9)
 		for rank := range uint32(2) {
 			h.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 9, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
@@ -236,21 +236,21 @@ func TestRowKeysAreUnique(t *testing.T) {
 func TestHitRateIgnoresHitsBeforeRegistration(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		t := h.t
-		h.fleet.RecordHit(1, 1000, 0) // of an id that nobody knows
+		h.fleet.RecordHit(1, 1000, 0) // of an unknown worker
 		h.tick()
 		testutil.Equal(t, "hit rate", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "0")
 		h.ticks(6 * time.Minute)
 		testutil.Equal(t, "hit rate of the last five minutes", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "–")
-		h.registerPolled(generate, 1) // takes its counters along
+		h.registerPolled(generate, 1) // the counters become those of the worker
 		h.setReplies(pollReply(generate, 1, 1, 0))
 		h.tick()
-		testutil.Equal(t, "hit rate when it is known", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "–")
+		testutil.Equal(t, "hit rate once the worker is known", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "–")
 		h.fleet.RecordHit(1, 100, 100)
 		h.tick()
 		s := h.snapshot()
 		testutil.Equal(t, "hit rate", monitortest.FormatOptional(s.Fleet.HitRate), "1")
 		testutil.Equal(t, "since the start", monitortest.FormatOptional(s.Fleet.HitRateTotal), "0.0909")
-		testutil.Equal(t, "its own", []string{monitortest.FormatOptional(s.Workers[0].HitRate), monitortest.FormatOptional(s.Workers[0].HitRateTotal)}, []string{"1", "0.0909"})
+		testutil.Equal(t, "of the worker", []string{monitortest.FormatOptional(s.Workers[0].HitRate), monitortest.FormatOptional(s.Workers[0].HitRateTotal)}, []string{"1", "0.0909"})
 	})
 }
 
@@ -259,7 +259,7 @@ func TestHitRateIgnoresHitsBeforeFirstSample(t *testing.T) {
 		t := h.t
 		h.registerPolled(generate, 1)
 		h.fleet.RecordHit(1, 100, 50)
-		h.monitor = New(options(h.fleet)) // begins in the midst of it
+		h.monitor = New(options(h.fleet)) // the monitor starts after the hits
 		h.tick()
 		s := h.snapshot()
 		testutil.Equal(t, "hit rates", []string{monitortest.FormatOptional(s.Fleet.HitRate), monitortest.FormatOptional(s.Fleet.HitRateTotal)}, []string{"–", "0.5"})
@@ -272,7 +272,7 @@ func TestEventRateIsFiveSecondMean(t *testing.T) {
 		for range 20 {
 			for range 40 {
 				h.fleet.Stats.CountMessage(stats.LoadEvent)
-				h.fleet.Stats.CountMessage(stats.InstanceKeys) // no load
+				h.fleet.Stats.CountMessage(stats.InstanceKeys) // does not carry a load
 			}
 			h.ticks(2 * time.Second)
 		}
@@ -294,22 +294,22 @@ func TestAnomaliesOfWorker(t *testing.T) {
 		h.fleet.RecordHit(1, 100, 90)
 		h.fleet.RecordHit(2, 900, 100)
 		h.ticks(5 * time.Second)
-		testutil.Equal(t, "of one like the others", h.anomalies("3"), nil)
-		testutil.Equal(t, "of the full one", h.anomalies("1"), []string{
+		testutil.Equal(t, "of a typical worker", h.anomalies("3"), nil)
+		testutil.Equal(t, "of the full worker", h.anomalies("1"), []string{
 			"KV use 98\u00a0% is 3.0 standard deviations above its endpoint's mean of 46\u00a0%.",
 			"12 requests wait here while its endpoint has 54\u00a0% of its blocks free.",
-			"Hit rate 90\u00a0% against 19\u00a0% of its endpoint.",
+			"Its hit rate is 90\u00a0%, that of its endpoint 19\u00a0%.",
 		})
 		h.setReplies(append(answers[:8:8], malformedReply(generate, 9))...)
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 8})
 		h.ticks(10 * time.Second)
-		testutil.Equal(t, "of a silent one", h.anomalies("10"), []string{"It is registered in etcd, but its last load came 10 s ago."})
-		testutil.Equal(t, "of one that cannot be read", h.anomalies("9"), []string{"It answers, but its load cannot be decoded."})
-		testutil.Equal(t, "of one without a key", h.anomalies("8"), []string{"It is heard, but its registration in etcd has been gone for 9 s: no router sees it."})
+		testutil.Equal(t, "of a silent worker", h.anomalies("10"), []string{"It is registered in etcd, but its last load was received 10 s ago."})
+		testutil.Equal(t, "of a malformed worker", h.anomalies("9"), []string{"It answers polls, but its load cannot be decoded."})
+		testutil.Equal(t, "of an unregistered worker", h.anomalies("8"), []string{"It reports, but its registration in etcd has been gone for 9 s: no router sees it."})
 		h.registerPublishing(prefill, 0x21, 0x22)
 		h.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 0x21}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		h.ticks(5 * time.Second)
-		testutil.Equal(t, "of one that publishes little", h.anomalies("33"), []string{"Slots and waiting are not shown: its release does not publish them, or its engine does not report them."})
-		testutil.Equal(t, "of one that has published nothing", h.anomalies("34"), []string{"It is registered in etcd, but no load of its has come yet."})
+		testutil.Equal(t, "of a worker that publishes few values", h.anomalies("33"), []string{"Slots and waiting are not shown: its release does not publish them, or its engine does not report them."})
+		testutil.Equal(t, "of a worker that has published nothing", h.anomalies("34"), []string{"It is registered in etcd, but no load has been received from it yet."})
 	})
 }

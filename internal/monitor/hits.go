@@ -6,20 +6,20 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// A window of hits slides in steps of a bucket, so that "the last five minutes" are
-// between four and a half and five.
+// A window of hits slides by one bucket at a time, so that "the last five minutes" are between
+// four and a half and five.
 const (
 	bucket  = 30 * time.Second
 	buckets = 10
 )
 
-// pair are blocks of input, and those of them that a cache held.
+// hitBlocks are blocks of input, and those of them that a KV cache held.
 type hitBlocks struct{ isl, overlap float64 }
 
 func (p *hitBlocks) add(o hitBlocks) { p.isl += o.isl; p.overlap += o.overlap }
 
-// rate is the share of the blocks that a cache held; absent where there were none. To
-// 0.2.1 workers may report more overlap than input, which is still all of it.
+// rate returns the fraction of the blocks that a cache held, and nothing where there were no
+// blocks. Up to 0.2.1 workers may report more overlap than input, which counts as all of it.
 func (p hitBlocks) rate() number {
 	if p.isl == 0 {
 		return number{}
@@ -27,13 +27,13 @@ func (p hitBlocks) rate() number {
 	return fleet.Some(min(1, p.overlap/p.isl))
 }
 
-// window are the hits of the last minutes.
+// hitWindow holds the hits of the last minutes.
 type hitWindow struct {
 	in   [buckets]struct{ isl, overlap uint32 }
-	last int64 // the bucket that is being filled
+	last int64 // number of the current bucket
 }
 
-// turn moves the window on to a bucket.
+// advance moves the window on to a bucket.
 func (w *hitWindow) advance(bucket int64) {
 	for n := min(bucket-w.last, buckets); n > 0; n-- {
 		w.in[(bucket-n+1)%buckets] = struct{ isl, overlap uint32 }{}
@@ -41,16 +41,16 @@ func (w *hitWindow) advance(bucket int64) {
 	w.last = bucket
 }
 
-// add books hits in the bucket that is being filled.
+// add counts hits in the current bucket.
 func (w *hitWindow) add(isl, overlap uint64) {
 	b := &w.in[w.last%buckets]
 	b.isl, b.overlap = saturatingAdd(b.isl, isl), saturatingAdd(b.overlap, overlap)
 }
 
-// more is a sum that stays at its largest.
+// saturatingAdd adds without overflow.
 func saturatingAdd(a uint32, b uint64) uint32 { return uint32(min(uint64(a)+min(b, 1<<32-1), 1<<32-1)) }
 
-// sum are the hits of the newest buckets, so many of them.
+// sum returns the hits of the newest n buckets.
 func (w *hitWindow) sum(n int64) (all hitBlocks) {
 	for i := range n {
 		b := w.in[(w.last-i+buckets)%buckets]
@@ -59,15 +59,16 @@ func (w *hitWindow) sum(n int64) (all hitBlocks) {
 	return all
 }
 
-// hits are what is known of one worker's: the counters as they were last seen, and for
-// workers that are shown a window.
+// workerHits holds one worker's counters as they were in the last sample, and a window for
+// workers that are shown.
 type workerHits struct {
 	isl, overlap uint64
 	lastSeen     uint64
 	window       *hitWindow
 }
 
-// book notes the counters, and returns what is new. Counters that went back began anew.
+// update stores the counters and returns their increase. Counters that decreased have restarted
+// from 0.
 func (h *workerHits) update(c fleet.Hits) (isl, overlap uint64) {
 	isl, overlap = c.ISLBlocks, c.OverlapBlocks
 	if isl >= h.isl && overlap >= h.overlap {
@@ -77,16 +78,17 @@ func (h *workerHits) update(c fleet.Hits) (isl, overlap uint64) {
 	return isl, overlap
 }
 
-// normal is the hit rate that an endpoint has when all is well, learnt while it has.
+// hitBaseline is the normal hit rate of an endpoint: a moving average over the buckets without a
+// collapse.
 type hitBaseline struct {
 	rate    float64
-	buckets int // from so many buckets
+	buckets int // number of buckets it was learnt from
 }
 
 const (
-	minBaselineBlocks  = 50 // of input in a bucket, below which it teaches nothing
-	minBaselineBuckets = 10 // buckets: five minutes
-	maxBaselineBuckets = 20 // buckets: at most so much weighs the past
+	minBaselineBlocks  = 50 // input blocks that a bucket needs to count
+	minBaselineBuckets = 10 // buckets until it is known: five minutes
+	maxBaselineBuckets = 20 // buckets that the average spans at most
 )
 
 func (n *hitBaseline) learn(p hitBlocks) {

@@ -12,14 +12,14 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// The numbers here are those of SECURITY.md and of the README, and no names of constants:
-// a change of one of these is a change of what was promised.
+// The numbers here are those of SECURITY.md and the documentation. They are not written as
+// constants, because a change of one of them is a change of what is promised.
 
 func endpointNumber(n int) fleet.Endpoint {
 	return fleet.Endpoint{Component: fmt.Sprintf("c%05d", n), Name: "generate"}
 }
 
-// left is what a snapshot leaves out: endpoints, workers, problems.
+// leftOutCounts returns what a snapshot leaves out: endpoints, workers, problems.
 func leftOutCounts(s snapshotJSON) []int {
 	if s.LeftOut == nil {
 		return nil
@@ -27,8 +27,8 @@ func leftOutCounts(s snapshotJSON) []int {
 	return []int{s.LeftOut.Endpoints, s.LeftOut.Workers, s.LeftOut.Problems}
 }
 
-// TestLimitForgedNamesAreNotKept sends what once took 24 s to write: 30,000 loads of 469 ids
-// at made-up endpoints.
+// TestLimitForgedNamesAreNotKept sends what once took 24 s to write: 30,000 loads of 469 ids at
+// invented endpoints.
 func TestLimitForgedNamesAreNotKept(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		t := h.t
@@ -43,7 +43,7 @@ func TestLimitForgedNamesAreNotKept(t *testing.T) {
 		h.ticks(3 * time.Second)
 		s := h.fleet.Snapshot()
 		testutil.Equal(t, "endpoints and rows", []int{len(s.Endpoints), len(s.Workers), len(s.Unregistered)}, []int{1, 1, 0})
-		testutil.Equal(t, "loads of no use", h.fleet.Stats.Rejected(stats.LoadEvent, stats.NotRegistered), 30_000-469)
+		testutil.Equal(t, "rejected loads", h.fleet.Stats.Rejected(stats.LoadEvent, stats.NotRegistered), 30_000-469)
 		testutil.Equal(t, "over the limits", h.fleet.Stats.AllRefused(), 0)
 		if after := h.renderedSize(); after > before+100 {
 			t.Errorf("the snapshot grows from %d to %d bytes", before, after)
@@ -71,13 +71,13 @@ func TestLimitOfEndpoints(t *testing.T) {
 			json, stale := h.monitor.RenderSignals("dynamo", endpointNumber(n))
 			return string(json) + stale
 		}
-		testutil.Equal(t, "signals of one that is left out", strings.Contains(of(4097), "stale: there are more endpoints than the 4,096 that are looked at"), true)
+		testutil.Equal(t, "signals of an endpoint that is left out", strings.Contains(of(4097), "stale: there are more endpoints than the 4,096 that are tracked"), true)
 		testutil.Equal(t, "signals of another", strings.Contains(of(7), `"workers":1`), true)
 		h.fleet.Deregister("", fleet.Instance{Endpoint: endpointNumber(0), ID: 1})
 		h.fleet.DropCard("", fleet.Instance{Endpoint: endpointNumber(0), ID: 1})
 		h.fleet.Deregister("", fleet.Instance{Endpoint: endpointNumber(1), ID: 2})
 		h.fleet.DropCard("", fleet.Instance{Endpoint: endpointNumber(1), ID: 2})
-		time.Sleep(10 * time.Minute) // they are remembered for so long
+		time.Sleep(10 * time.Minute) // they are kept for lostWindow
 		h.ticks(2 * time.Second)
 		s = h.snapshot()
 		testutil.Equal(t, "left out when there is room", leftOutCounts(s), nil)
@@ -87,7 +87,7 @@ func TestLimitOfEndpoints(t *testing.T) {
 	})
 }
 
-// TestLimitOfRows, and those with a history.
+// TestLimitOfRows also checks the rows with a history.
 func TestLimitOfRows(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		t := h.t
@@ -95,7 +95,7 @@ func TestLimitOfRows(t *testing.T) {
 		h.fleet.Advance(time.Now())
 		h.fleet.Sync(fleet.Listing{})
 		h.monitor = New(options(h.fleet))
-		for id := range uint64(513) { // with 256 ranks: 131,328 rows
+		for id := range uint64(513) { // with 256 ranks each: 131,328 rows
 			h.registerPublishing(generate, 1+id)
 			for rank := range uint32(256) {
 				h.fleet.RecordLoad(fleet.Origin{Endpoint: generate, Worker: 1 + id, Rank: rank}, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
@@ -141,20 +141,20 @@ func TestLimitOfProblems(t *testing.T) {
 		h.setReplies(answers[:299]...)
 		h.ticks(2 * time.Second)
 		s := h.snapshot()
-		testutil.Equal(t, "the worst, and that there are more", []string{s.Problems[0].ID, s.Problems[1].ID}, []string{"silent:c00299/generate", "limit:page"})
+		testutil.Equal(t, "the first problems", []string{s.Problems[0].ID, s.Problems[1].ID}, []string{"silent:c00299/generate", "limit:page"})
 		testutil.Equal(t, "problems", len(s.Problems), 200)
 	})
 }
 
-// TestLimitOfSnapshotBytes however long names are. The whole is not decoded: that
-// takes long.
+// TestLimitOfSnapshotBytes uses long names. It does not decode the whole snapshot, which would
+// take long.
 func TestLimitOfSnapshotBytes(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		t := h.t
 		const workers = 7000
 		long := fleet.Endpoint{Component: strings.Repeat("\x01", 256), Name: strings.Repeat("\x02", 256)}
 		answers := []fleet.PollReply(nil)
-		for id := range uint64(workers) { // elsewhere, too, so that keys name the endpoint
+		for id := range uint64(workers) { // they are also at another endpoint, so that keys name the endpoint
 			h.registerPolled(generate, 1+id)
 			answers = append(answers, pollReply(generate, 1+id, 1, 0))
 		}
@@ -173,16 +173,16 @@ func TestLimitOfSnapshotBytes(t *testing.T) {
 		}
 		rows, out := strings.Count(text, `"key":`), h.monitor.omitted()
 		if rows+out.rows != 2*workers || out.rows == 0 {
-			t.Errorf("%d rows, and left out are %+v", rows, out)
+			t.Errorf("%d rows, left out: %+v", rows, out)
 		}
 		_, problem, _ := strings.Cut(text, `"kind":"full"`)
 		problem, _, _ = strings.Cut(problem, "]")
 		if named := strings.Count(problem, "@"); named < 1000 || named > workers/2 {
-			t.Errorf("%d workers of a problem are named, want as many as there is room for", named)
+			t.Errorf("%d workers of a problem are named, want as many as fit", named)
 		}
 		h.tick()
 		r, _ = h.monitor.Render(NoHistory)
-		testutil.Equal(t, "it says so", strings.Contains(string(r.JSON), `"id":"limit:page"`), true)
+		testutil.Equal(t, "limit:page is raised", strings.Contains(string(r.JSON), `"id":"limit:page"`), true)
 	})
 }
 
@@ -202,7 +202,7 @@ func TestLostNamesLatestDepartures(t *testing.T) {
 		h.setReplies()
 		h.ticks(10 * time.Second)
 		testutil.Equal(t, "detail", h.problem("lost:backend/generate").Detail,
-			"backend/generate: of 200 workers in the last 10 min none is left. Deregistered, and heard until then: c8, c7, c6 and 197 more.")
+			"backend/generate: of 200 workers in the last 10 min none is left. Deregistered, and reported until then: c8, c7, c6 and 197 more.")
 	})
 }
 
@@ -217,11 +217,11 @@ func TestLimitOfListedEndpoints(t *testing.T) {
 			h.registerPolled(endpointNumber(n), uint64(n+1))
 		}
 		h.tick()
-		testutil.Equal(t, "endpoints that are registered", len(h.snapshot().Looking.Sees), 50)
+		testutil.Equal(t, "registered endpoints", len(h.snapshot().Looking.Sees), 50)
 	})
 }
 
-// TestRowsPerWorkerAreCounted, so that nothing looks through all endpoints for them.
+// TestRowsPerWorkerAreCounted: the count makes it unnecessary to search all endpoints.
 func TestRowsPerWorkerAreCounted(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		t := h.t
@@ -232,7 +232,7 @@ func TestRowsPerWorkerAreCounted(t *testing.T) {
 			}
 		}
 		h.tick()
-		testutil.Equal(t, "places", h.monitor.endpointsPerWorker[fleet.WorkerID{Lease: 7}], 10)
+		testutil.Equal(t, "endpoints of the worker", h.monitor.endpointsPerWorker[fleet.WorkerID{Lease: 7}], 10)
 		for n := range 10 {
 			in := fleet.Instance{Endpoint: endpointNumber(n), ID: 7}
 			h.fleet.Deregister("", in)
@@ -257,7 +257,7 @@ func TestLimitsTimesAreDocumented(t *testing.T) {
 			h.expectWithin(5, "lost:backend/generate", false)
 		})
 	})
-	t.Run("a hit rate is of five minutes", func(t *testing.T) {
+	t.Run("a hit rate covers five minutes", func(t *testing.T) {
 		inBubble(t, func(h *harness) {
 			h.registerPolled(generate, 1)
 			h.setReplies(pollReply(generate, 1, 1, 0))
@@ -270,14 +270,14 @@ func TestLimitsTimesAreDocumented(t *testing.T) {
 			testutil.Equal(t, "hit rate", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "–")
 		})
 	})
-	t.Run("a look is followed by a rest of fifty times as long", func(t *testing.T) {
+	t.Run("a sample is followed by a pause fifty times as long", func(t *testing.T) {
 		inBubble(t, func(h *harness) {
 			h.monitor.sampleTook = 80 * time.Millisecond
-			testutil.Equal(t, "rests", h.monitor.canSkip(h.monitor.sampledAt.Add(3990*time.Millisecond)), true)
-			testutil.Equal(t, "rests", h.monitor.canSkip(h.monitor.sampledAt.Add(4*time.Second)), false)
-			h.monitor.sampleTook = time.Second // but each step of the history has one
-			testutil.Equal(t, "rests", h.monitor.canSkip(h.monitor.sampledAt.Add(4490*time.Millisecond)), true)
-			testutil.Equal(t, "rests", h.monitor.canSkip(h.monitor.sampledAt.Add(4500*time.Millisecond)), false)
+			testutil.Equal(t, "can skip", h.monitor.canSkip(h.monitor.sampledAt.Add(3990*time.Millisecond)), true)
+			testutil.Equal(t, "can skip", h.monitor.canSkip(h.monitor.sampledAt.Add(4*time.Second)), false)
+			h.monitor.sampleTook = time.Second // but each step of the history needs a sample
+			testutil.Equal(t, "can skip", h.monitor.canSkip(h.monitor.sampledAt.Add(4490*time.Millisecond)), true)
+			testutil.Equal(t, "can skip", h.monitor.canSkip(h.monitor.sampledAt.Add(4500*time.Millisecond)), false)
 		})
 	})
 }

@@ -11,76 +11,77 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// interval is how often the Fleet is looked at.
+// sampleInterval is how often the Fleet is sampled.
 const sampleInterval = time.Second
 
-// While no page is open a look may be followed by a rest of so many times as long as it
-// took, so that a very large fleet costs no more than two per cent of a CPU; but there is
-// one in each step of the history. Who asks meanwhile has it looked at.
+// idleFactor bounds the cost for a very large fleet to two per cent of a CPU while no stream is
+// open: after a sample, the monitor may pause for this many times as long as the sample took.
+// Each step of the history has at least one sample, and a request that arrives in a pause takes
+// one at once.
 const idleFactor = 50
 
-// Options say what is looked at, and what people call it.
+// Options say what to sample, and how to name it in texts.
 type Options struct {
 	Fleet         *fleet.Fleet
 	Namespaces    wire.Namespaces
 	Version       string
-	Model         string        // of workers whose own is not known; may be empty
-	Limit         int           // of tracked workers
-	Poll          time.Duration // how often workers are asked
-	Scrape        time.Duration // how often their own pages are read
-	ScrapeTimeout time.Duration // how long such a page may take
+	Model         string        // model of workers whose own is unknown; may be empty
+	Limit         int           // bound on tracked workers
+	Poll          time.Duration // interval between stats polls
+	Scrape        time.Duration // interval between scrapes of workers' own metrics
+	ScrapeTimeout time.Duration // timeout of such a scrape
 
-	Servers  map[string]string // what the program is connected to, by system, without passwords
-	Registry string            // what workers register in, as people call it; empty: in nothing
-	Watches  []string          // what is watched there
-	Instance string            // what the leader holds; empty where there is none
-	Gateway  string            // where pushes go, without password; empty: nowhere
-	Mock     string            // the command that starts a mock worker here
+	Servers  map[string]string // addresses by system, without passwords
+	Registry string            // name of the registry in sentences; empty if there is none
+	Watches  []string          // prefixes or resources that are watched there
+	Instance string            // key or Lease that the leader holds; empty if there is none
+	Gateway  string            // the Pushgateway, without password; empty if there is none
+	Mock     string            // command that starts a mock worker for this fleet
 
-	Log *slog.Logger // says which problems come and go; nil: none does
+	Log *slog.Logger // receives raised and withdrawn problems; may be nil
 
-	WebFile  string        // what clients must meet is written there; empty: nowhere
-	WebError func() string // what is wrong with that, so that it is not in force; nil: nothing ever
+	WebFile  string        // path of the web configuration; empty if there is none
+	WebError func() string // why that file is not in force, or ""; may be nil
 }
 
-// Glance looks at the Fleet once a second and remembers what it saw. All methods may be
-// called at once from any goroutine.
+// Monitor samples the Fleet once a second and keeps the history. All methods are safe for
+// concurrent use.
 type Monitor struct {
 	options Options
 
 	mu          sync.Mutex
-	start       time.Time // moments are since then
-	sampledAt   time.Time // of the last cut
-	now         tick      // the same
-	previous    tick      // of the cut before
+	start       time.Time // ticks count from here
+	sampledAt   time.Time // time of the last sample
+	now         tick      // the same time
+	previous    tick      // time of the sample before
 	sampleTook  time.Duration
-	sampleCount uint64 // cuts that were made
+	sampleCount uint64 // samples taken so far
 
 	rows           []row
-	endpoints      []*endpointStats // the cut's, sorted
+	endpoints      []*endpointStats // those of the last sample, sorted
 	overall        aggregate
 	usesNATS       bool
-	missing        []string // why the cut may not show the fleet as it is
-	registryDown   bool     // the registry is away, or not known yet
-	natsDown       bool     // NATS is
+	missing        []string // why the last sample may be incomplete or old
+	registryDown   bool     // the registry is not connected, or not read yet
+	natsDown       bool     // NATS is not connected
 	problems       []problem
-	webConfigError string // as Options.WebWrong
+	webConfigError string // the result of Options.WebError
 	failedScrapes  map[fleet.Instance]fleet.FailedScrapes
 
 	leftOut         leftOut
-	previousLeftOut leftOut // of the cut before
-	unwrittenRows   int     // rows that the last snapshot had no room for
+	previousLeftOut leftOut // of the sample before
+	unwrittenRows   int     // rows that the last written snapshot had no room for
 
 	byEndpoint         map[fleet.Endpoint]*endpointStats
-	overflow           *endpointStats         // all those together that there is no room for
-	endpointsPerWorker map[fleet.WorkerID]int // at how many places a worker has rows
-	rowCount           int                    // of all places
-	departureCount     int                    // workers that have left in the last ten minutes, of all endpoints
-	unrecordedAt       tick                   // when one left that there was no room for; 0: none has
-	unregisteredRows   int                    // rows in the cut of workers whose registration is gone
+	overflow           *endpointStats         // all endpoints together that there is no room for
+	endpointsPerWorker map[fleet.WorkerID]int // number of endpoints at which a worker has rows
+	rowCount           int                    // rows at all endpoints
+	departureCount     int                    // departures in lostWindow, at all endpoints
+	unrecordedAt       tick                   // time of the last departure that there was no room for; 0: none
+	unregisteredRows   int                    // rows of workers whose registration is gone
 	hits               map[fleet.WorkerID]*workerHits
-	hitsUpdated        int         // of them in the cut
-	ruleStates         []ruleState // of the program's rules
+	hitsUpdated        int         // entries of hits that the last sample updated
+	ruleStates         []ruleState // of programRules
 	counters           [counterCount]recentCounter
 	outages            [outageCount]outage
 	pushes             pushCounter
@@ -89,17 +90,17 @@ type Monitor struct {
 
 	historyClock    historyClock
 	history         fleetHistory
-	rowHistoryBytes int64 // of those of all rows
-	rowsWithHistory int   // rows whose history is kept
+	rowHistoryBytes int64 // memory of the histories of all rows
+	rowsWithHistory int   // rows that have a history
 
-	lastSample    Sample        // of the last look for which it was asked
+	lastSample    Sample        // as last returned by LastSample
+	renderings    [2]*Rendering // of the last sample, without and with history; nil until requested
 	renderingSize [2]int        // of the last renderings, in bytes
-	renderings    [2]*Rendering // of the last sample: without and with the history; nil: not made
-	updated       chan struct{} // closed with the next cut
-	done          chan struct{} // closed when Run has ended
+	updated       chan struct{} // closed by the next sample
+	done          chan struct{} // closed when Run returns
 }
 
-// New makes a Glance and takes a first look.
+// New returns a Monitor that has taken its first sample.
 func New(o Options) *Monitor {
 	m := &Monitor{
 		options:            o,
@@ -118,8 +119,8 @@ func New(o Options) *Monitor {
 	return m
 }
 
-// Run looks once a second, or less often where that is enough, until ctx ends. Then it
-// ends all streams.
+// Run samples once a second, or less often where idleFactor allows, until ctx ends. Then it ends
+// all streams.
 func (m *Monitor) Run(ctx context.Context) {
 	defer close(m.done)
 	ticker := time.NewTicker(sampleInterval)
@@ -136,21 +137,21 @@ func (m *Monitor) Run(ctx context.Context) {
 	}
 }
 
-// rests reports whether a look at this moment can wait.
+// canSkip reports whether a sample at this time is not needed.
 func (m *Monitor) canSkip(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.stats().Streams.Load() == 0 && now.Before(m.sampledAt.Add(min(idleFactor*m.sampleTook, historyStep-sampleInterval/2))) // ticks are not exact
+	return m.stats().Streams.Load() == 0 && now.Before(m.sampledAt.Add(min(idleFactor*m.sampleTook, historyStep-sampleInterval/2))) // the ticker is not exact
 }
 
-// Look makes a cut at this moment, and tells those who wait for one.
+// Sample takes a sample at this time, and wakes the streams.
 func (m *Monitor) Sample(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sample(now)
 }
 
-// refresh makes a cut if the last one is old. Under the lock.
+// refresh takes a sample if the last one is old. The caller holds the lock.
 func (m *Monitor) refresh() {
 	if now := time.Now(); now.Sub(m.sampledAt) >= 2*sampleInterval {
 		m.sample(now)
@@ -186,21 +187,21 @@ func (m *Monitor) sample(now time.Time) {
 
 func (m *Monitor) stats() *stats.Stats { return &m.options.Fleet.Stats }
 
-// ready reports whether the cut shows the fleet as it is.
+// ready reports whether the last sample shows the fleet as it is.
 func (m *Monitor) ready() bool { return len(m.missing) == 0 }
 
-// bucket is the number of the bucket of hits that is being filled.
+// hitBucket returns the number of the current bucket of hits.
 func (m *Monitor) hitBucket() int64 { return int64(m.now.duration() / bucket) }
 
-// received are the messages that say something of load or hits.
-func countLoadMessages(t *stats.Stats) (n uint64) {
+// countLoadMessages counts the messages received that carry loads or hits.
+func countLoadMessages(s *stats.Stats) (n uint64) {
 	for _, k := range []stats.Kind{stats.StatsReply, stats.HitRate, stats.LoadEvent, stats.ForwardPass, stats.Trace} {
-		n += t.Messages(k)
+		n += s.Messages(k)
 	}
 	return n
 }
 
-// rate is how fast a counter grows: over the last five seconds, since polls come in
+// rateMeter measures how fast a counter grows, over the last five seconds because polls arrive in
 // bursts.
 type rateMeter struct {
 	past  [rateSamples + 1]struct{ n, at float64 }

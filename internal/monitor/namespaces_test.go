@@ -11,7 +11,8 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestNamespacesDuringRollingUpdate as Dynamo's operator makes them.
+// TestNamespacesDuringRollingUpdate has two namespaces at once, as Dynamo's operator creates
+// them.
 func TestNamespacesDuringRollingUpdate(t *testing.T) {
 	for _, namespaces := range []wire.Namespaces{"prod-*", "*"} {
 		inBubble(t, func(h *harness) { testRollingUpdate(h, namespaces) })
@@ -43,7 +44,7 @@ func testRollingUpdate(h *harness, namespaces wire.Namespaces) {
 	h.fleet.Deregister("", fleet.Instance{Endpoint: old, ID: 2})
 	h.setReplies(pollReply(new, 3, 500, 0))
 	h.ticks(10 * time.Second)
-	testutil.Equal(t, "what is lost", h.problem("lost:prod-1f/backend/generate").Title, "No worker of prod-1f/backend/generate is left")
+	testutil.Equal(t, "the lost problem", h.problem("lost:prod-1f/backend/generate").Title, "No worker of prod-1f/backend/generate is left")
 }
 
 func TestEmptyStateOfSeveralNamespaces(t *testing.T) {

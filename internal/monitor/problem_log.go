@@ -10,44 +10,43 @@ import (
 )
 
 const (
-	// tellAgain is how long after the log has said that a problem is raised it may say so of the
-	// same one again.
+	// logInterval is the least time between two log lines that report the same problem as raised.
 	logInterval = time.Minute
-	// mostTold bounds how many problems the log calls raised in each tellAgain.
+	// maxLogged bounds how many problems are logged as raised in each logInterval.
 	maxLogged = 20
-	// mostDetail is the longest detail that a line has room for, in bytes.
+	// maxLoggedDetail is the longest detail that is logged, in bytes.
 	maxLoggedDetail = 400
 )
 
-// ownLines are the problems whose beginning and end the log tells elsewhere, with the error: they
-// are not said twice.
+// loggedElsewhere are the problems that other packages log, with the error. They are not logged
+// twice.
 var loggedElsewhere = map[string]bool{
 	"connection:etcd": true, "connection:file": true, "connection:kubernetes": true, "connection:nats": true,
 	"permission:nats": true, "push": true, "web_config": true,
 }
 
-// teller has the log say once that a problem is raised, and once that it is withdrawn. One that
-// comes and goes is said each minute at most, with how often it came.
+// problemLog logs once that a problem is raised, and once that it is withdrawn. A problem that
+// flaps is logged at most once a minute, with the number of times that it was raised.
 type problemLog struct {
-	log            *slog.Logger // nil: nothing is said
+	log            *slog.Logger // nil: nothing is logged
 	logged         map[string]*loggedProblem
-	minuteStart    tick // the minute of which told counts; 0: none has begun
+	minuteStart    tick // start of the minute of loggedInMinute; 0: none yet
 	loggedInMinute int
-	overflowLogged bool // the log has said that it leaves some out
+	overflowLogged bool // it has been logged that some problems are not
 }
 
-// spoken is what the log has said of a problem.
+// loggedProblem is what has been logged of a problem.
 type loggedProblem struct {
-	title      string // when it was raised
-	at         tick   // when the log said so
-	raised     bool   // and has not said that it is withdrawn
-	since      tick   // when it had begun by then
-	present    bool   // it is there
-	wasPresent bool   // it was at the look before
-	repeats    int    // how often it was raised since without a line
+	title      string // its title when it was logged
+	at         tick   // when it was logged
+	raised     bool   // logged as raised and not yet as withdrawn
+	since      tick   // when the problem began
+	present    bool   // it is raised in this sample
+	wasPresent bool   // it was raised in the sample before
+	repeats    int    // how often it was raised since without a log line
 }
 
-// tell looks at all problems of a cut.
+// update logs the changes in the problems of a sample.
 func (l *problemLog) update(m *Monitor) {
 	if l.log == nil {
 		return
@@ -82,8 +81,8 @@ func (l *problemLog) update(m *Monitor) {
 	l.logRaised(m, fresh)
 }
 
-// raise says the most serious of these, as many as the minute has room for. What stays is said
-// in one of the next.
+// logRaised logs the most serious of these problems, as many as the minute has room for. Problems
+// that stay raised are logged in one of the next minutes.
 func (l *problemLog) logRaised(m *Monitor, fresh []*problem) {
 	room := max(0, maxLogged-l.loggedInMinute)
 	if room == 0 && l.overflowLogged {
@@ -101,11 +100,11 @@ func (l *problemLog) logRaised(m *Monitor, fresh []*problem) {
 	}
 	if n := len(all) - room; n > 0 && !l.overflowLogged {
 		l.overflowLogged = true
-		l.log.Warn("More problems are raised than are said in a minute; those that stay are said later, and /api/v1/fleet has them now", "problems", n)
+		l.log.Warn("More problems are raised than are logged in a minute: those that last are logged later, and /api/v1/fleet has all of them", "problems", n)
 	}
 }
 
-// say says that one is raised.
+// logProblem logs that a problem is raised.
 func (l *problemLog) logProblem(m *Monitor, p problemMessage) {
 	attrs := []any{"problem", p.id}
 	if p.detail != "" && len(p.detail) <= maxLoggedDetail {
@@ -124,12 +123,12 @@ func (l *problemLog) logProblem(m *Monitor, p problemMessage) {
 	l.loggedInMinute++
 }
 
-// plainSpaces are those of a terminal.
+// plainSpaces replaces no-break spaces, which terminals may not show as spaces.
 var plainSpaces = strings.NewReplacer("\u00a0", " ")
 
-// withdraw says of those that are not raised any more that they are withdrawn, which is not to say that
-// they are over: what their rule measures may not be known. It forgets those that may be raised anew
-// with a line.
+// logWithdrawn logs the problems that are no longer raised as withdrawn. That does not mean that
+// they are solved: the measure may have become unknown. It forgets problems that may be logged as
+// raised again.
 func (l *problemLog) logWithdrawn(m *Monitor) {
 	for id, s := range l.logged {
 		switch {

@@ -11,7 +11,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// logged has the lab's Glance log.
+// captureLog makes the harness's Monitor log, and returns the log.
 func (h *harness) captureLog() *testutil.Log {
 	log, out := testutil.NewLog()
 	h.monitor.options.Log, h.monitor.problemLog.log = log, log
@@ -26,7 +26,7 @@ func TestProblemLogReportsRaisedAndWithdrawn(t *testing.T) {
 		h.setReplies(both...)
 		h.ticks(10 * time.Second)
 		h.setReplies(both[1:]...)
-		h.ticks(30 * time.Second) // in which its words change with each second
+		h.ticks(30 * time.Second) // the detail changes every second
 		h.setReplies(both...)
 		h.ticks(time.Minute)
 		var lines []string
@@ -38,23 +38,24 @@ func TestProblemLogReportsRaisedAndWithdrawn(t *testing.T) {
 		}
 		if len(lines) != 2 || !strings.HasPrefix(lines[0], `WARN msg="Problem: `) || !strings.Contains(lines[0], ` detail="backend/generate: 1. No load for `) ||
 			!strings.HasPrefix(lines[1], `INFO msg="Problem withdrawn: `) || !strings.HasSuffix(lines[1], " lasted=\"29 s\"\n") {
-			t.Errorf("said:\n%s", out)
+			t.Errorf("logged:\n%s", out)
 		}
 	})
 }
 
-// TestProblemLogOmitsProblemsLoggedElsewhere: the connections are said by those who make them.
+// TestProblemLogOmitsProblemsLoggedElsewhere: connections are logged by the packages that make
+// them.
 func TestProblemLogOmitsProblemsLoggedElsewhere(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		out := h.captureLog()
 		h.registerPolled(generate, 1)
-		for _, link := range []*stats.ConnState{&h.fleet.Stats.NATS, &h.fleet.Stats.Etcd} {
-			link.SetConnected(false)
+		for _, conn := range []*stats.ConnState{&h.fleet.Stats.NATS, &h.fleet.Stats.Etcd} {
+			conn.SetConnected(false)
 		}
 		h.ticks(time.Minute)
 		h.expectWithin(1, "connection:etcd", true)
 		if n := out.Count("problem=connection"); n > 0 {
-			t.Errorf("%d lines of connections:\n%s", n, out)
+			t.Errorf("%d lines about connections:\n%s", n, out)
 		}
 	})
 	for id := range loggedElsewhere {
@@ -68,7 +69,7 @@ func TestProblemLogOmitsProblemsLoggedElsewhere(t *testing.T) {
 	}
 }
 
-// telling is a teller with problems that the test makes.
+// problemLogHarness is a problemLog with problems that the test makes.
 type problemLogHarness struct {
 	problemLog
 	g   Monitor
@@ -80,7 +81,7 @@ func newProblemLogHarness() *problemLogHarness {
 	return &problemLogHarness{problemLog: problemLog{log: log}, g: Monitor{now: 1}, out: out}
 }
 
-// second is a look a second after the last, at which these are raised.
+// second takes a sample a second after the last, with these problems raised.
 func (h *problemLogHarness) second(ids ...string) {
 	h.g.now += ticks(time.Second)
 	h.g.problems = nil
@@ -102,10 +103,10 @@ func TestProblemLogLimitsFlappingProblem(t *testing.T) {
 		h.second()
 	}
 	if raised, over := h.out.Count(`"Problem: 17 % of full:a/b"`), h.out.Count(`"Problem withdrawn: 17 % of full:a/b"`); raised != 10 || over != 10 {
-		t.Errorf("raised %d times and over %d, want once a minute:\n%s", raised, over, h.out)
+		t.Errorf("logged as raised %d times and as withdrawn %d times, want once a minute:\n%s", raised, over, h.out)
 	}
 	if n := h.out.Count("times=30"); n != 9 {
-		t.Errorf("%d lines say how often it came in a minute, want nine:\n%s", n, h.out)
+		t.Errorf("%d lines have the number of times that it was raised in a minute, want nine:\n%s", n, h.out)
 	}
 	h.second("full:a/b") // the last line was a minute ago
 	before := h.out.Count("\n")
@@ -113,7 +114,7 @@ func TestProblemLogLimitsFlappingProblem(t *testing.T) {
 		h.second("full:a/b")
 	}
 	if n := h.out.Count("\n") - before; n > 1 {
-		t.Errorf("%d lines of one that stays", n)
+		t.Errorf("%d lines about a problem that stays raised", n)
 	}
 }
 
@@ -126,14 +127,14 @@ func TestProblemLogCountsUnloggedRaises(t *testing.T) {
 		h.second()
 	}
 	if h.out.Count("Problem came and went: 17 % of full:a/b\" problem=full:a/b times=1\n") != 1 || h.out.Count("\n") != 3 {
-		t.Errorf("said:\n%s", h.out)
+		t.Errorf("logged:\n%s", h.out)
 	}
 	if len(h.logged) > 0 {
 		t.Errorf("kept: %v", h.logged)
 	}
 }
 
-// TestProblemLogLimitsManyProblems, the most serious first.
+// TestProblemLogLimitsManyProblems: the most serious problems are logged first.
 func TestProblemLogLimitsManyProblems(t *testing.T) {
 	h := newProblemLogHarness()
 	var ids []string
@@ -145,21 +146,21 @@ func TestProblemLogLimitsManyProblems(t *testing.T) {
 			h.second(ids...)
 		}
 		if n := h.out.Count(`"Problem: `); n != want {
-			t.Errorf("%d are said after minute %d, want %d", n, minute+1, want)
+			t.Errorf("%d are logged after minute %d, want %d", n, minute+1, want)
 		}
 	}
 	first, _, _ := strings.Cut(h.out.String(), "\n")
 	if !strings.Contains(first, "level=WARN") || !strings.Contains(first, "c49/e") {
-		t.Errorf("the first line is not of the most serious: %s", first)
+		t.Errorf("the first line is not about the most serious problem: %s", first)
 	}
-	if n := h.out.Count("More problems are raised than are said in a minute"); n != 2 {
-		t.Errorf("that some are left out is said %d times, want twice", n)
+	if n := h.out.Count("More problems are raised than are logged in a minute"); n != 2 {
+		t.Errorf("%d lines say that some are not logged, want two", n)
 	}
 	for range 61 {
 		h.second()
 	}
 	if n := h.out.Count("Problem withdrawn: "); n != 50 || len(h.logged) > 0 {
-		t.Errorf("%d are over, want 50; %d are kept", n, len(h.logged))
+		t.Errorf("%d are withdrawn, want 50; %d are kept", n, len(h.logged))
 	}
 }
 
@@ -171,6 +172,6 @@ func TestProblemLogOmitsLongDetail(t *testing.T) {
 		h.logProblem(&h.g, problemMessage{&p, message{title: "x", detail: strings.Repeat("y", length)}})
 	}
 	if n := h.out.Count("detail="); n != 1 || h.out.Count("problem=full:400 detail=yyyy") != 1 {
-		t.Errorf("%d lines have a detail, want that of 400 bytes:\n%s", n, h.out)
+		t.Errorf("%d lines have a detail, want only the one of 400 bytes:\n%s", n, h.out)
 	}
 }

@@ -9,13 +9,13 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// A queue grows if so many times as many requests wait as did a minute or two ago.
+// The queue is compared with its mean over this range of steps: one to two minutes ago.
 const (
 	earlierQueueFrom = int(time.Minute / historyStep)
 	earlierQueueTo   = int(2 * time.Minute / historyStep)
 )
 
-// queueBefore is the mean of what waited then.
+// earlierQueue returns the mean queue of that time.
 func (ep *endpointStats) earlierQueue(m *Monitor) number {
 	sum, n := 0.0, 0.0
 	if m.historyClock.kept() < earlierQueueTo {
@@ -29,7 +29,7 @@ func (ep *endpointStats) earlierQueue(m *Monitor) number {
 	return number{V: sum / max(1, n), OK: n > 0}
 }
 
-// queueGrowth has one request a worker at least below the line: a few are no queue.
+// measureWaiting divides by at least one request per worker: a few waiting requests are no queue.
 func measureWaiting(m *Monitor, ep *endpointStats) number {
 	before := ep.earlierQueue(m)
 	if !before.OK || !ep.aggregate.waiting.OK {
@@ -41,23 +41,24 @@ func measureWaiting(m *Monitor, ep *endpointStats) number {
 func waitingMessage(m *Monitor, p *problem) message {
 	agg, rows := &p.endpoint.aggregate, m.rowsByQueue(p.endpoint)
 	return message{
-		title: fmt.Sprintf("The queue of %s grows: %s", p.endpoint, requestsWaitText(agg.waiting.V)),
-		detail: fmt.Sprintf("%s: in %s, most at %s. A minute or two ago there were %s.", p.endpoint, plural(agg.waitingWorkers, "worker"), longestQueues(rows),
+		title: fmt.Sprintf("The queue of %s is growing: %s", p.endpoint, requestsWaitText(agg.waiting.V)),
+		detail: fmt.Sprintf("%s: requests wait at %s, most of them at %s. One to two minutes ago the queue was %s.", p.endpoint, plural(agg.waitingWorkers, "worker"), longestQueues(rows),
 			formatCount(uint64(math.Round(p.endpoint.earlierQueue(m).V)))),
-		check: "do more requests come, or longer ones? Then add workers. If KV use is low while they wait, the engines are slow: see their logs. If few workers have most of the queue, see the imbalance.",
+		check: "do more requests arrive, or longer ones? Then add workers. If KV use is low while requests wait, the engines are slow: read their logs. If a few workers have most of the queue, see the imbalance.",
 		rows:  rows,
 	}
 }
 
 func waitingEndedMessage(m *Monitor, p *problem) message {
-	now, before := "How many wait now is not known.", p.endpoint.earlierQueue(m)
+	now, before := "The current queue is not known.", p.endpoint.earlierQueue(m)
 	if w := p.endpoint.aggregate.waiting; w.OK {
-		now = "Now " + lowerFirst(requestsWaitText(w.V)) + ifElse(before.OK, "; a minute or two ago there were "+formatCount(uint64(math.Round(before.V))), "") + "."
+		now = "Now " + lowerFirst(requestsWaitText(w.V)) + ifElse(before.OK, "; one to two minutes ago the queue was "+formatCount(uint64(math.Round(before.V))), "") + "."
 	}
-	return message{title: fmt.Sprintf("The queue of %s grew", p.endpoint), detail: fmt.Sprintf("%s: until %s. %s", p.endpoint, p.lastTrueAgo(m), now)}
+	return message{title: fmt.Sprintf("The queue of %s grew", p.endpoint), detail: fmt.Sprintf("%s: the queue grew until %s. %s", p.endpoint, p.lastTrueAgo(m), now)}
 }
 
-// waitShare is the part of the workers at which requests wait, if they are not few.
+// measureSaturated returns the fraction of the workers at which requests wait, unless there are
+// only a few requests.
 func measureSaturated(_ *Monitor, ep *endpointStats) number {
 	if ep.aggregate.waiting.workers == 0 || ep.aggregate.waiting.V < float64(ep.aggregate.waiting.workers) {
 		return number{}
@@ -69,23 +70,23 @@ func saturatedMessage(m *Monitor, p *problem) message {
 	agg, rows := &p.endpoint.aggregate, m.rowsByQueue(p.endpoint)
 	return message{
 		title:  fmt.Sprintf("Requests wait at %s of %s of %s", formatCount(agg.waitingWorkers), plural(agg.waiting.workers, "worker"), p.endpoint),
-		detail: fmt.Sprintf("%s: %s, most at %s. The mean KV use is %s.", p.endpoint, requestsWaitText(agg.waiting.V), longestQueues(rows), ifElse(agg.kvUsage.N > 0, formatPercent(agg.kvUsage.Mean), "not known")),
-		check: ifElse(agg.kvUsage.N > 0 && agg.kvUsage.Mean < moderateUsage, "the KV caches are not what is short: let each worker serve more requests at once (in vLLM max_num_seqs), or add workers.",
-			"add workers, or let fewer requests in."),
+		detail: fmt.Sprintf("%s: %s, most of them at %s. The mean KV use is %s.", p.endpoint, requestsWaitText(agg.waiting.V), longestQueues(rows), ifElse(agg.kvUsage.N > 0, formatPercent(agg.kvUsage.Mean), "not known")),
+		check: ifElse(agg.kvUsage.N > 0 && agg.kvUsage.Mean < moderateUsage, "the KV caches are not the bottleneck: let each worker serve more requests at once (max_num_seqs in vLLM), or add workers.",
+			"add workers, or admit fewer requests."),
 		rows: rows,
 	}
 }
 
 func saturatedEndedMessage(m *Monitor, p *problem) message {
-	now, agg := "Where they wait now is not known.", &p.endpoint.aggregate
+	now, agg := "Where requests wait now is not known.", &p.endpoint.aggregate
 	if agg.waiting.OK {
-		now = fmt.Sprintf("Now they do at %s of %s.", formatCount(agg.waitingWorkers), plural(agg.waiting.workers, "worker"))
+		now = fmt.Sprintf("Now they wait at %s of %s.", formatCount(agg.waitingWorkers), plural(agg.waiting.workers, "worker"))
 	}
 	return message{title: fmt.Sprintf("Requests waited at most workers of %s", p.endpoint),
-		detail: fmt.Sprintf("%s: at %s of them, %s. %s", p.endpoint, formatPercent(p.lastMeasure), p.lastTrueAgo(m), now)}
+		detail: fmt.Sprintf("%s: requests waited at %s of the workers %s. %s", p.endpoint, formatPercent(p.lastMeasure), p.lastTrueAgo(m), now)}
 }
 
-// byWaiting are the endpoint's rows where requests wait, the longest queue first.
+// rowsByQueue returns the endpoint's rows where requests wait, the longest queue first.
 func (m *Monitor) rowsByQueue(ep *endpointStats) (rows []*row) {
 	for i := ep.start; i < ep.end; i++ {
 		if r := &m.rows[i]; r.load.waiting().V > 0 {
@@ -100,7 +101,7 @@ func longestQueues(rows []*row) string {
 	return joinAnd(firstNames(rows, func(r *row) string { return fmt.Sprintf("%s (%s)", r.name(), formatCount(r.load.waitingRequests.V)) }))
 }
 
-// unevenness matters where somebody is at least half full.
+// measureImbalance needs a worker that is at least half full.
 func measureImbalance(_ *Monitor, ep *endpointStats) number {
 	if ep.aggregate.kvUsage.N < 2 || ep.aggregate.kvUsage.Max < 0.5 {
 		return number{}
@@ -136,24 +137,24 @@ func imbalanceMessage(m *Monitor, p *problem) message {
 		hottest = from + " to " + hottest
 	}
 	msg := message{
-		title:    fmt.Sprintf("KV use of %s is uneven: %s the mean", p.endpoint, formatFactor(agg.kvUsage.Imbalance().V)),
+		title:    fmt.Sprintf("KV use of %s is uneven: the fullest worker has %s the mean", p.endpoint, formatFactor(agg.kvUsage.Imbalance().V)),
 		detail:   fmt.Sprintf("%s: %s at %s, the mean is %s. %s there.", p.endpoint, workerNames(hot), hottest, formatPercent(agg.kvUsage.Mean), requestsWaitText(waits)),
-		check:    "one hot prefix? Give the router less weight on cache overlap, or set --router-temperature above 0.",
+		check:    "is there one hot prefix? Then give cache overlap less weight in the router, or set --router-temperature above 0.",
 		severity: ifElse(waits > 0, severityBad, severityWarn),
 		rows:     append(hot, cold...),
 	}
 	if all := agg.hitsRecent.rate(); share.rate().OK && all.OK {
-		msg.check = fmt.Sprintf("one hot prefix? The hot %s %s, the endpoint %s. Give the router less weight on cache overlap, or set --router-temperature above 0.",
-			ifElse(countWorkers(hot) == 1, "worker hits", "workers hit"), formatPercent(share.rate().V), formatPercent(all.V))
+		msg.check = fmt.Sprintf("is there one hot prefix? The hit rate of the full %s is %s, that of the endpoint %s. If it is higher, give cache overlap less weight in the router, or set --router-temperature above 0.",
+			ifElse(countWorkers(hot) == 1, "worker", "workers"), formatPercent(share.rate().V), formatPercent(all.V))
 	}
 	if len(cold) > 0 {
 		msg.detail += fmt.Sprintf(" %s %s at most %s.", workerNames(cold), ifElse(countWorkers(cold) == 1, "has", "have"), formatPercent(most))
-		msg.check += " See that those with little to do are in the router's list."
+		msg.check += " Check that the router knows the workers with little load."
 	}
 	return msg
 }
 
-// ranksOf are the rows of the first worker, and its KV use: the mean of its ranks'.
+// ranksOf returns the rows of the first worker, and the mean KV use of its ranks.
 func ranksOf(rows []row) (ranks []*row, use number) {
 	sum, n := 0.0, 0.0
 	for i := range rows {
@@ -170,7 +171,7 @@ func ranksOf(rows []row) (ranks []*row, use number) {
 }
 
 func imbalanceEndedMessage(m *Monitor, p *problem) message {
-	now := "and it is not so now"
+	now := "and now the imbalance is low or not known"
 	if p.current.OK {
 		now = "and has " + formatFactor(p.current.V) + " now"
 	}
@@ -178,11 +179,12 @@ func imbalanceEndedMessage(m *Monitor, p *problem) message {
 		detail: fmt.Sprintf("%s: the fullest worker had %s the mean %s, %s.", p.endpoint, formatFactor(p.lastMeasure), p.lastTrueAgo(m), now)}
 }
 
-// hitsLost is how much less of the input of the last minute was cached than normally.
+// measureHits returns the decrease of the last minute's hit rate from the baseline, as a fraction
+// of the baseline.
 func measureHits(m *Monitor, ep *endpointStats) number {
 	st := &ep.ruleStates[ruleHits]
 	if st.raised && m.now-st.since >= ticks(baselineResetAfter) {
-		ep.baseline, *st = hitBaseline{}, ruleState{} // it is how things are now
+		ep.baseline, *st = hitBaseline{}, ruleState{} // the low hit rate is the new normal
 	}
 	last := ep.hitWindow.sum(2)
 	if !ep.baseline.known() || ep.baseline.rate < 0.1 || last.isl < 4*minBaselineBlocks {
@@ -191,7 +193,7 @@ func measureHits(m *Monitor, ep *endpointStats) number {
 	return fleet.Some(1 - last.rate().V/ep.baseline.rate)
 }
 
-// acceptAfter is how long a hit rate may be lower until that is what is normal.
+// baselineResetAfter is how long a hit rate stays low until it becomes the new baseline.
 const baselineResetAfter = 30 * time.Minute
 
 func hitsMessage(m *Monitor, p *problem) message {
@@ -205,24 +207,24 @@ func hitsMessage(m *Monitor, p *problem) message {
 	last := p.endpoint.hitWindow.sum(2).rate()
 	msg := message{
 		title:  fmt.Sprintf("The KV hit rate of %s has collapsed: %s instead of %s", p.endpoint, formatPercent(last.V), formatPercent(p.endpoint.baseline.rate)),
-		detail: fmt.Sprintf("%s: of the input of the last minute %s was cached; of that before, %s.", p.endpoint, formatPercent(last.V), formatPercent(p.endpoint.baseline.rate)),
-		check: "did workers restart, with empty caches, or do requests come that share nothing? If neither: does the router still hear of the workers' caches? " +
-			"It does where DYN_EVENT_PLANE is the same for both and workers publish KV events.",
+		detail: fmt.Sprintf("%s: the hit rate of the last minute is %s, normally it is %s.", p.endpoint, formatPercent(last.V), formatPercent(p.endpoint.baseline.rate)),
+		check: "did workers restart with empty caches, or do the new requests share no prefixes? If neither: does the router still receive the workers' KV events? " +
+			"DYN_EVENT_PLANE must be the same for both, and the workers must publish KV events.",
 		rows: rows,
 	}
 	if len(rows) > 0 {
-		msg.detail += " Worst at " + summarize(firstRows(rows), func(r *row) string { // hits are of the whole worker
-			return fmt.Sprintf("%s (%s, in all %s)", displayID(r.id), formatPercent(r.hitRate().V), formatPercent(r.hitRateTotal().V))
+		msg.detail += " The worst workers are " + summarize(firstRows(rows), func(r *row) string { // hits are counted per worker, not per rank
+			return fmt.Sprintf("%s (%s, since its start %s)", displayID(r.id), formatPercent(r.hitRate().V), formatPercent(r.hitRateTotal().V))
 		}) + "."
 	}
 	return msg
 }
 
 func hitsEndedMessage(m *Monitor, p *problem) message {
-	now := "Too little came in the last minute to tell how it is now."
+	now := "The last minute had too little input to measure the hit rate."
 	if p.current.OK {
-		now = fmt.Sprintf("Of the input of the last minute %s was cached.", formatPercent(p.endpoint.hitWindow.sum(2).rate().V))
+		now = fmt.Sprintf("The hit rate of the last minute is %s.", formatPercent(p.endpoint.hitWindow.sum(2).rate().V))
 	}
 	return message{title: fmt.Sprintf("The KV hit rate of %s had collapsed", p.endpoint),
-		detail: fmt.Sprintf("%s: %s %s, where %s is normal. %s", p.endpoint, formatPercent(p.endpoint.baseline.rate*(1-p.lastMeasure)), p.lastTrueAgo(m), formatPercent(p.endpoint.baseline.rate), now)}
+		detail: fmt.Sprintf("%s: the hit rate was %s %s, where %s is normal. %s", p.endpoint, formatPercent(p.endpoint.baseline.rate*(1-p.lastMeasure)), p.lastTrueAgo(m), formatPercent(p.endpoint.baseline.rate), now)}
 }

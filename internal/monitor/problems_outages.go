@@ -6,16 +6,16 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// outage is how long a connection that events come by was lost. What was published
-// meanwhile never arrives, and no sequence may show it.
+// outage counts how long a connection that carries events was lost. Events that were published
+// meanwhile never arrive, and sequence numbers may not show that.
 type outage struct {
-	recentCounter      // milliseconds
-	ended         bool // since the last look
+	recentCounter      // in milliseconds
+	ended         bool // it ended since the last sample
 }
 
-// take looks at the connection. While no event comes by it, nothing is lost with it.
-func (o *outage) update(l *stats.ConnState, matters bool) {
-	lost := uint64(l.Outage() / time.Millisecond)
+// update reads the state of the connection. While it carries no events, an outage loses nothing.
+func (o *outage) update(conn *stats.ConnState, matters bool) {
+	lost := uint64(conn.Outage() / time.Millisecond)
 	if !matters {
 		o.last, o.sinceSample, o.started = lost, 0, true
 	} else {
@@ -24,12 +24,12 @@ func (o *outage) update(l *stats.ConnState, matters bool) {
 	o.ended = o.sinceSample > 0
 }
 
-// outageOver is raised when a connection is back: while it is away that is a problem of its own.
+// measureOutage holds when a connection is restored: until then that is a problem of its own.
 func measureOutage(m, _ *Monitor) number {
 	return boolMeasure(m.outages[outageNATS].ended || m.outages[outageZMQ].ended)
 }
 
-// The connections that events come by.
+// The connections that carry events.
 const (
 	outageNATS = iota
 	outageZMQ
@@ -46,8 +46,8 @@ func outageMessage(m *Monitor, p *problem) message {
 		}
 	}
 	return message{
-		title:  "For " + ifElse(lost < time.Second, "less than a second", formatDuration(lost)) + " no event could arrive",
-		detail: "In the last 15 min the connection to " + joinAnd(by) + " was lost. What was published meanwhile never arrived, and cannot be counted: hit rates lack it, and loads were as old as that.",
-		check:  "did the server restart? A server also cuts off a client that does not read for seconds: was this program, or its machine, paused or short of CPU?",
+		title:  "No event could arrive for " + ifElse(lost < time.Second, "less than a second", formatDuration(lost)),
+		detail: "In the last 15 min the connection to " + joinAnd(by) + " was lost. Events that were published meanwhile never arrived and cannot be counted: hit rates lack them, and loads were as old as the outage.",
+		check:  "did the server restart? A server also disconnects a client that does not read for some seconds: was this program, or its machine, paused or short of CPU?",
 	}
 }

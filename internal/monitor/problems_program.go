@@ -12,17 +12,17 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// flow is a counter of the program's: what came since the last cut, and in the last
-// quarter of an hour.
+// recentCounter tracks a counter of the program: its increase since the last sample, and in the
+// last 15 minutes.
 type recentCounter struct {
 	last        uint64
-	sinceSample uint64                // since the last cut
-	currentStep uint64                // in the step that is not over
-	steps       [historyLength]uint32 // in those before
+	sinceSample uint64                // increase since the last sample
+	currentStep uint64                // increase in the current step
+	steps       [historyLength]uint32 // increase in the steps before
 	started     bool
 }
 
-// The counters whose flow is watched.
+// The counters that rules watch.
 const (
 	counterGaps = iota
 	counterDrops
@@ -32,57 +32,57 @@ const (
 	counterCount
 )
 
-// counters are what they stand at.
-func readCounters(t *stats.Stats) [counterCount]uint64 {
+// readCounters returns the current values.
+func readCounters(s *stats.Stats) [counterCount]uint64 {
 	return [counterCount]uint64{
-		counterGaps:      t.MissedEvents.Load(),
-		counterDrops:     t.Dropped(stats.QueueFull),
-		counterOverLimit: t.AllRefused() - t.Refused(stats.SubscriptionLimit), // which is a problem of its own
-		counterRejects:   countDecodeErrors(t),
-		counterNoWorker:  t.Rejected(stats.ForwardPass, stats.NoWorker),
+		counterGaps:      s.MissedEvents.Load(),
+		counterDrops:     s.Dropped(stats.QueueFull),
+		counterOverLimit: s.AllRefused() - s.Refused(stats.SubscriptionLimit), // limit:publishers reports those
+		counterRejects:   countDecodeErrors(s),
+		counterNoWorker:  s.Rejected(stats.ForwardPass, stats.NoWorker),
 	}
 }
 
-// useless are the reasons that say that a message could not be read, and not only that
-// there is no use for it.
+// decodeErrors are the reasons for rejecting a message that could not be decoded, rather than one
+// that is of no use.
 var decodeErrors = [...]stats.Reason{stats.BadJSON, stats.BadName, stats.BadID, stats.BadLoad, stats.BadMsgpack, stats.BadFrames, stats.BadText, stats.TooLarge}
 
-// rejected are the messages that could not be read. Answers to polls whose load cannot
-// be are their workers' problem.
-func countDecodeErrors(t *stats.Stats) (n uint64) {
+// countDecodeErrors counts the messages that could not be decoded. It leaves out poll replies
+// with a malformed load: those are a problem of their workers.
+func countDecodeErrors(s *stats.Stats) (n uint64) {
 	for _, k := range stats.Kinds() {
 		for _, r := range decodeErrors {
 			if k != stats.StatsReply || r != stats.BadLoad {
-				n += t.Rejected(k, r)
+				n += s.Rejected(k, r)
 			}
 		}
 	}
 	return n
 }
 
-// take notes what a counter stands at. What it stood at when we began is of before.
-func (f *recentCounter) update(n uint64) {
-	if !f.started {
-		f.started, f.last = true, n
+// update reads a counter. What it counted before the first sample is left out.
+func (c *recentCounter) update(n uint64) {
+	if !c.started {
+		c.started, c.last = true, n
 	}
-	f.sinceSample = n - f.last
-	f.last, f.currentStep = n, f.currentStep+f.sinceSample
+	c.sinceSample = n - c.last
+	c.last, c.currentStep = n, c.currentStep+c.sinceSample
 }
 
-// close ends a step.
-func (f *recentCounter) closeStep(slot int) {
-	f.steps[slot], f.currentStep = saturatingAdd(0, f.currentStep), 0
+// closeStep ends a step.
+func (c *recentCounter) closeStep(slot int) {
+	c.steps[slot], c.currentStep = saturatingAdd(0, c.currentStep), 0
 }
 
-func (f *recentCounter) sum() uint64 {
-	all := f.currentStep
-	for _, n := range f.steps {
+func (c *recentCounter) sum() uint64 {
+	all := c.currentStep
+	for _, n := range c.steps {
 		all += uint64(n)
 	}
 	return all
 }
 
-// flowing is the measure of a counter that should stand still.
+// measureIncrease returns the measure of a counter that should not increase.
 func measureIncrease(which int) func(*Monitor, *Monitor) number {
 	return func(m, _ *Monitor) number { return boolMeasure(m.counters[which].sinceSample > 0) }
 }
@@ -92,25 +92,25 @@ func measureFiles(m, _ *Monitor) number { return boolMeasure(!m.stats().Files.Up
 
 func measureKubernetes(m, _ *Monitor) number { return boolMeasure(!m.stats().Kubernetes.Up()) }
 
-// natsAway: NATS matters if something of the namespace comes over it. Where it is there, and
-// denies what is required, that is another problem.
+// measureNATS holds only if workers of the namespace use NATS. If NATS is reachable and denies a
+// required permission, that is another problem.
 func measureNATS(m, _ *Monitor) number {
 	return boolMeasure(!m.stats().NATS.Up() && m.usesNATS && len(m.options.Fleet.Diagnostics.RefusedSubjects(true)) == 0)
 }
 
-// away is a server that is not connected, with why, as far as that is known.
+// serverText returns the address of a server that is not connected, and why, if known.
 func (m *Monitor) serverText(name string) string {
-	link := registries(m.stats())[name]
-	if link == nil {
-		link = &m.stats().NATS
+	conn := registries(m.stats())[name]
+	if conn == nil {
+		conn = &m.stats().NATS
 	}
-	return m.options.Servers[name] + ifElse(link.LastError() == "", "", " ("+link.LastError()+")")
+	return m.options.Servers[name] + ifElse(conn.LastError() == "", "", " ("+conn.LastError()+")")
 }
 
 func etcdMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "etcd is not connected",
-		detail: m.serverText("etcd") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
+		detail: m.serverText("etcd") + ": workers that join or leave are not noticed. The fleet is shown as it was last known.",
 		check:  "is it up, and can it be reached from here? Compare ETCD_ENDPOINTS here and at the workers.",
 	}
 }
@@ -118,7 +118,7 @@ func etcdMessage(m *Monitor, p *problem) message {
 func filesMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "The directory of workers cannot be read",
-		detail: m.serverText("file") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
+		detail: m.serverText("file") + ": workers that join or leave are not noticed. The fleet is shown as it was last known.",
 		check:  "does it exist, is it mounted here, and may this program read it? Compare --file-kv (DYN_FILE_KV) here and DYN_FILE_KV at the workers. The log has the error.",
 	}
 }
@@ -126,41 +126,41 @@ func filesMessage(m *Monitor, p *problem) message {
 func kubernetesMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "The Kubernetes API cannot be read",
-		detail: m.serverText("kubernetes") + ": who comes and goes is not noticed; the fleet is shown as it was known.",
-		check:  "is it up, and may this program's service account list and watch what it needs? The log names a right that is missing.",
+		detail: m.serverText("kubernetes") + ": workers that join or leave are not noticed. The fleet is shown as it was last known.",
+		check:  "is it up, and may this program's service account list and watch what it needs? The log names a missing permission.",
 	}
 }
 
 func natsMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "NATS is not connected",
-		detail: m.serverText("nats") + ": no poll is answered and no event over NATS is heard; loads are as old as that.",
+		detail: m.serverText("nats") + ": polls get no replies and no events arrive over NATS. Loads are as old as the outage.",
 		check:  "is it up, and can it be reached from here? Compare NATS_SERVER here and at the workers.",
 	}
 }
 
-// subjectsRefused are those that NATS denies, whether they are required or not.
+// measurePermission returns the number of subjects that NATS denies, required or not.
 func measurePermission(m, _ *Monitor) number {
-	n := &m.options.Fleet.Diagnostics
-	return fleet.Some(float64(len(n.RefusedSubjects(true)) + len(n.RefusedSubjects(false))))
+	diag := &m.options.Fleet.Diagnostics
+	return fleet.Some(float64(len(diag.RefusedSubjects(true)) + len(diag.RefusedSubjects(false))))
 }
 
 func permissionMessage(m *Monitor, p *problem) message {
-	n := &m.options.Fleet.Diagnostics
-	required, optional := n.RefusedSubjects(true), n.RefusedSubjects(false)
+	diag := &m.options.Fleet.Diagnostics
+	required, optional := diag.RefusedSubjects(true), diag.RefusedSubjects(false)
 	matters := len(required) > 0 && m.usesNATS
 	msg := message{
 		title: "NATS denies a permission",
 		detail: fmt.Sprintf("%s does not let this program use %s: ", m.options.Servers["nats"], joinAnd(append(required, optional...))) +
-			ifElse(matters, "what comes there is not heard, or workers are not asked. Loads and hit rates are as old as that.", "what not every fleet sends is not heard, or l2c events are not published. All else goes on."),
-		check:    "grant the NATS user of this program what SECURITY.md lists. It tries again by itself, every few seconds.",
+			ifElse(matters, "messages on these subjects are not received, or workers are not polled. Loads and hit rates are as old as that.", "messages that not every fleet sends are not received, or l2c events are not published. Everything else works."),
+		check:    "grant the NATS user of this program the permissions that SECURITY.md lists. The program retries every few seconds.",
 		severity: ifElse(matters, severityBad, severityInfo),
 	}
 	return msg
 }
 
-// awayFor is how long a publisher may be away: one that was killed stays announced for
-// as long as its lease.
+// publisherGrace is how long a publisher may be unreachable. After a crash its key stays in the
+// registry until the lease expires.
 const publisherGrace = 45 * time.Second
 
 func (m *Monitor) unreachablePublishers() []fleet.Channel {
@@ -183,8 +183,8 @@ func publishersMessage(m *Monitor, p *problem) message {
 	up, want := m.stats().PublishersUp.Load(), m.stats().Publishers.Load()
 	return message{
 		title:    ifElse(up == 0, "No ZMQ publisher can be reached", fmt.Sprintf("%s of %s ZMQ publishers can be reached", formatCount(up), formatCount(want))),
-		detail:   fmt.Sprintf("These are announced and do not answer: %s. Their events are lost.", summarizeStrings(all)),
-		check:    "is there a network policy between this program and the workers? Each publishes on a port of its own. A process that died without taking its keys back also looks like this.",
+		detail:   fmt.Sprintf("These are registered but cannot be reached: %s. Their events are lost.", summarizeStrings(all)),
+		check:    "is there a network policy between this program and the workers? Each worker publishes on its own port. A process that crashed also looks like this until its lease expires.",
 		severity: ifElse(up == 0, severityBad, severityWarn),
 	}
 }
@@ -196,45 +196,45 @@ func measurePublishersWaiting(m, _ *Monitor) number {
 func publishersWaitingMessage(m *Monitor, p *problem) message {
 	waiting, want := m.stats().PublishersWaiting.Load(), m.stats().Publishers.Load()
 	return message{
-		title:  fmt.Sprintf("%s of %s ZMQ publishers have to wait", formatCount(waiting), formatCount(want)),
-		detail: "So many connections at once are not allowed, or so many to one host. Nothing is heard of those that wait, and their events are lost.",
-		check:  "is the fleet that large? Then raise the limit on open files (ulimit -n), or --max-workers. Else publishers are announced that are not there.",
+		title:  fmt.Sprintf("%s of %s ZMQ publishers wait for a connection", formatCount(waiting), formatCount(want)),
+		detail: "The limit of connections, or of connections to one host, is reached. The events of publishers that wait are lost.",
+		check:  "is the fleet that large? Then raise the limit of open files (ulimit -n), or --max-workers. If not, publishers are registered that do not exist.",
 	}
 }
 
-// nobodyLeads: a program that does not lead itself knows of no other that does, as while the
-// registry is away.
+// measureLeader holds if this program is not the leader and knows of no other leader, for example
+// while the registry is not connected.
 func measureLeader(m, _ *Monitor) number {
-	t := m.stats()
-	return boolMeasure(m.options.Instance != "" && !t.ActsAsLeader.Load() && !(t.OtherLeader.Load() && t.RegistryUp()))
+	s := m.stats()
+	return boolMeasure(m.options.Instance != "" && !s.ActsAsLeader.Load() && !(s.OtherLeader.Load() && s.RegistryUp()))
 }
 
 func leaderMessage(m *Monitor, p *problem) message {
 	msg := message{
 		title:  "There may be no leader",
-		detail: fmt.Sprintf("Who holds %s cannot be known while %s is away, so this program neither pushes nor publishes l2c events.", m.options.Instance, m.options.Registry),
-		check:  "the connection to it: with that a leader is soon back.",
+		detail: fmt.Sprintf("The holder of %s is unknown while %s is not connected, so this program neither pushes nor publishes l2c events.", m.options.Instance, m.options.Registry),
+		check:  "the connection to it: once it is restored, there is soon a leader.",
 	}
 	switch {
 	case !m.stats().RegistryUp():
 	case m.stats().NoLease.Load():
-		msg.detail = fmt.Sprintf("%s hangs on no lease: it was put by hand, and nothing will ever delete it. This program neither pushes nor publishes l2c events, and no other can lead.", m.options.Instance)
-		msg.check = "is there no program that needs it? Then: etcdctl del " + m.options.Instance
+		msg.detail = fmt.Sprintf("%s has no lease: it was created manually, and nothing will ever delete it. This program neither pushes nor publishes l2c events, and no other program can become the leader.", m.options.Instance)
+		msg.check = "does no program need it? Then run: etcdctl del " + m.options.Instance
 	default:
-		msg.detail = fmt.Sprintf("This program cannot have %s confirmed, and knows of no other that holds it, so it neither pushes nor publishes l2c events.", m.options.Instance)
-		msg.check = "the program's log says what is in the way: a right that is missing, or a server that answers late."
+		msg.detail = fmt.Sprintf("This program cannot confirm that it holds %s, and knows of no other holder, so it neither pushes nor publishes l2c events.", m.options.Instance)
+		msg.check = "the program's log has the reason: a missing permission, or a server that responds late."
 	}
 	return msg
 }
 
-// pushes are those since the last that succeeded.
+// pushCounter counts the pushes that failed since the last one that succeeded.
 type pushCounter struct{ ok, failed, since uint64 }
 
-func (p *pushCounter) update(t *stats.Stats) {
-	if ok := t.PushOK.Load(); ok != p.ok {
-		p.ok, p.since = ok, t.PushError.Load()
+func (p *pushCounter) update(s *stats.Stats) {
+	if ok := s.PushOK.Load(); ok != p.ok {
+		p.ok, p.since = ok, s.PushError.Load()
 	}
-	p.failed = t.PushError.Load() - p.since
+	p.failed = s.PushError.Load() - p.since
 }
 
 func measurePush(m, _ *Monitor) number { return fleet.Some(float64(m.pushes.failed)) }
@@ -247,7 +247,7 @@ func pushMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "Pushes fail",
 		detail: fmt.Sprintf("%s pushes to %s have failed in a row. %s.", formatCount(m.pushes.failed), m.options.Gateway, last),
-		check:  "is the Pushgateway up, and does it take what it is sent? The log says why the first push failed.",
+		check:  "is the Pushgateway up, and does it accept the pushes? The log says why the first push failed.",
 	}
 }
 
@@ -255,16 +255,16 @@ func measureWebConfig(m, _ *Monitor) number { return boolMeasure(m.webConfigErro
 
 func webConfigMessage(m *Monitor, p *problem) message {
 	return message{
-		title:  "The web configuration cannot be used as it is",
-		detail: fmt.Sprintf("%s: %s. What it said before is still in force.", m.options.WebFile, m.webConfigError),
-		check:  "was it emptied, or written in part? As soon as it is whole it is taken over. One that demands less of clients than before is in force after a restart.",
+		title:  "The web configuration is not in force",
+		detail: fmt.Sprintf("%s: %s. The configuration from before is still in force.", m.options.WebFile, m.webConfigError),
+		check:  "is the file empty, or only partly written? It is applied as soon as it is complete. A configuration that demands less of clients than before needs a restart.",
 	}
 }
 
 func limitMessage(m *Monitor, p *problem) message      { return limitText(m, "is") }
 func limitEndedMessage(m *Monitor, p *problem) message { return limitText(m, "was") }
 
-func limitText(m *Monitor, is string) message {
+func limitText(m *Monitor, verb string) message {
 	var kinds []string
 	for _, l := range stats.Limits() {
 		if n := m.stats().Refused(l); n > 0 {
@@ -273,10 +273,10 @@ func limitText(m *Monitor, is string) message {
 	}
 	workersAlone := m.stats().AllRefused() == m.stats().Refused(stats.WorkerLimit)
 	return message{
-		title: "There " + is + " no room for " + ifElse(workersAlone, "more than "+plural(m.options.Limit, "worker"), "all that "+is+" there"),
-		detail: fmt.Sprintf("In the last 15 min %s of workers, answers and events were turned away. Since the start, by kind: %s.",
-			formatCount(m.counters[counterOverLimit].sum()), strings.Join(kinds, ", ")),
-		check: "is the fleet that large? Then raise --max-workers. Else something registers or publishes made-up names and ids.",
+		title: "There " + verb + " no room for " + ifElse(workersAlone, "more than "+plural(m.options.Limit, "worker"), "everything that is registered or published"),
+		detail: fmt.Sprintf("In the last 15 min workers, replies or events were rejected %s. Since the start, by kind: %s.",
+			plural(m.counters[counterOverLimit].sum(), "time"), strings.Join(kinds, ", ")),
+		check: "is the fleet that large? Then raise --max-workers. If not, something registers or publishes invented names and ids.",
 	}
 }
 
@@ -285,21 +285,21 @@ func measurePlanes(m, _ *Monitor) number {
 }
 
 func planesMessage(m *Monitor, p *problem) message {
-	clashes := m.options.Fleet.Diagnostics.PlaneMismatches()
+	mismatches := m.options.Fleet.Diagnostics.PlaneMismatches()
 	var all []string
-	for _, component := range slices.Sorted(maps.Keys(clashes)) {
-		all = append(all, component+": "+clashes[component])
+	for _, component := range slices.Sorted(maps.Keys(mismatches)) {
+		all = append(all, component+": "+mismatches[component])
 	}
 	var rows []*row
 	for i := range m.rows {
 		ep := m.rows[i].endpoint
-		if _, there := clashes[strings.TrimPrefix(ep.Namespace+"/"+ep.Component, "/")]; there {
+		if _, found := mismatches[strings.TrimPrefix(ep.Namespace+"/"+ep.Component, "/")]; found {
 			rows = append(rows, &m.rows[i])
 		}
 	}
 	return message{
 		title:  "Workers and routers are on different event planes",
-		detail: strings.Join(all[:min(maxListed, len(all))], "; ") + ifElse(len(all) > maxListed, "; and "+formatCount(len(all)-maxListed)+" more", "") + ". Those routers do not hear what is cached, and send requests as if nothing were.",
+		detail: strings.Join(all[:min(maxListed, len(all))], "; ") + ifElse(len(all) > maxListed, "; and "+formatCount(len(all)-maxListed)+" more", "") + ". Those routers do not receive KV events, and route requests as if nothing were cached.",
 		check:  "set DYN_EVENT_PLANE to the same value for every worker, router and frontend.",
 		rows:   rows,
 	}
@@ -307,8 +307,8 @@ func planesMessage(m *Monitor, p *problem) message {
 
 func dropsMessage(m *Monitor, p *problem) message {
 	return message{
-		title:  ifElse(m.counters[counterDrops].sum() == 1, "1 message was dropped here", formatCount(m.counters[counterDrops].sum())+" messages were dropped here"),
-		detail: "In the last 15 min, because the NATS client's queue was full: loads may be old, and hit rates lack what was lost.",
+		title:  ifElse(m.counters[counterDrops].sum() == 1, "1 message was dropped", formatCount(m.counters[counterDrops].sum())+" messages were dropped"),
+		detail: "In the last 15 min, because the NATS client's queue was full. Loads may be old, and hit rates lack the lost messages.",
 		check:  "is this program short of CPU? Give it a core.",
 	}
 }
@@ -324,21 +324,21 @@ func rejectsMessage(m *Monitor, p *problem) message {
 	}
 	one, more := "message", "messages"
 	if m.stats().Rejected(stats.WorkerMetrics, stats.BadText) > 0 {
-		one, more = "message or line of a worker's page", "messages or lines of workers' pages"
+		one, more = "message or line of a worker's metrics", "messages or lines of workers' metrics"
 	}
 	n := m.counters[counterRejects].sum()
 	return message{
 		title:  formatCount(n) + " " + ifElse(n == 1, one, more) + " could not be read",
 		detail: "In the last 15 min. Since the start, by kind and reason: " + strings.Join(all, ", ") + ".",
-		check:  "a release that is newer than this program, or a stranger at the same place? With DYN_LOG=info,metrics=debug the log has each with its reason.",
+		check:  "is a release newer than this program, or does something else publish on the same subjects? With DYN_LOG=info,metrics=debug the log has each with its reason.",
 	}
 }
 
 func noWorkerMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  "An engine did not know its worker's id",
-		detail: fmt.Sprintf("%s of forward passes in the last 15 min named no worker, and could not be shown.", formatCount(m.counters[counterNoWorker].sum())),
-		check:  "how is the engine started? Dynamo's own launchers tell it the id.",
+		detail: fmt.Sprintf("In the last 15 min forward passes without a worker's id arrived %s, and could not be shown.", plural(m.counters[counterNoWorker].sum(), "time")),
+		check:  "how is the engine started? Dynamo's own launchers pass the id.",
 	}
 }
 
@@ -347,22 +347,22 @@ func gapsMessage(m *Monitor, p *problem) message {
 	var all []string
 	var rows []*row
 	for _, gap := range slices.Backward(m.options.Fleet.Diagnostics.Gaps()) {
-		who, of := m.publisherOf(gap.Publisher)
+		publisher, of := m.publisherOf(gap.Publisher)
 		rows = append(rows, of...)
-		all = append(all, fmt.Sprintf("%s skipped from %s to %s (%s, %s ago)", who, formatCount(gap.After), formatCount(gap.Before),
+		all = append(all, fmt.Sprintf("%s skipped from %s to %s (%s, %s ago)", publisher, formatCount(gap.After), formatCount(gap.Before),
 			strings.ReplaceAll(gap.Kind.String(), "_", " "), formatDuration(m.sampledAt.Sub(gap.At))))
 	}
 	return message{
 		title:    ifElse(missing == 1, "1 event is missing", formatCount(missing)+" events are missing"),
-		detail:   "In the last 15 min. The last: " + summarizeStrings(all) + ".",
-		check:    "did the publisher's network drop, or does it send more than a subscriber can read? A few that are missing when a connection has just been made are normal on ZeroMQ.",
+		detail:   "In the last 15 min. The latest: " + summarizeStrings(all) + ".",
+		check:    "did the publisher's network fail, or does it send more than a subscriber can read? With ZeroMQ, a few missing events just after connecting are normal.",
 		severity: ifElse(float64(missing) > 0.01*m.eventsInHistory(), severityWarn, severityInfo),
 		rows:     rows,
 	}
 }
 
-// publisher is who an event's publisher is: to 1.3 a worker, by its id; later one of a
-// channel, whose worker is not known.
+// publisherOf names the publisher of an event: up to 1.3 it is a worker's id; later it is the id
+// of a channel, which does not tell the worker.
 func (m *Monitor) publisherOf(id uint64) (name string, rows []*row) {
 	for i := range m.rows {
 		if m.rows[i].id.Lease == id {

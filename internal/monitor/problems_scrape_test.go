@@ -11,16 +11,17 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// unread has the pages of these workers of an endpoint be unread so often, for a reason.
+// setFailedScrapes records that the scrapes of these workers failed this many times, for a
+// reason.
 func (h *harness) setFailedScrapes(e fleet.Endpoint, times int, why stats.ScrapeFailure, ids ...uint64) {
-	pages := make(map[fleet.Instance]fleet.FailedScrapes)
-	for in, page := range h.fleet.Diagnostics.FailedScrapes() {
-		pages[in] = page
+	all := make(map[fleet.Instance]fleet.FailedScrapes)
+	for in, failed := range h.fleet.Diagnostics.FailedScrapes() {
+		all[in] = failed
 	}
 	for _, id := range ids {
-		pages[fleet.Instance{Endpoint: e, ID: id}] = fleet.FailedScrapes{Times: times, Why: why}
+		all[fleet.Instance{Endpoint: e, ID: id}] = fleet.FailedScrapes{Times: times, Why: why}
 	}
-	h.fleet.Diagnostics.SetFailedScrapes(pages)
+	h.fleet.Diagnostics.SetFailedScrapes(all)
 }
 
 func TestProblemUnreadAfterThreeFailures(t *testing.T) {
@@ -32,9 +33,9 @@ func TestProblemUnreadAfterThreeFailures(t *testing.T) {
 		h.setFailedScrapes(generate, 3, stats.ScrapeTimedOut, 0x1a)
 		h.expectWithin(1, id, true)
 		p := h.problem(id)
-		testutil.Equal(t, "problem", []string{p.Kind, p.Severity, p.Title, p.Detail}, []string{"unread", "warn", "The metrics page of 1 worker of backend/generate cannot be read",
-			"backend/generate: not answered in time (2s at most): 1a. What is known by it alone is not shown."})
-		testutil.Equal(t, "check", p.Check, "does a page take longer while its worker is busy? Then raise --scrape-timeout. With DYN_LOG=info,metrics=debug the log has each with its error.")
+		testutil.Equal(t, "problem", []string{p.Kind, p.Severity, p.Title, p.Detail}, []string{"unread", "warn", "The metrics of 1 worker of backend/generate cannot be read",
+			"backend/generate: timed out (limit 2s): 1a. Values that are known only from there are not shown."})
+		testutil.Equal(t, "check", p.Check, "does the response take longer while the worker is busy? Then raise --scrape-timeout. With DYN_LOG=info,metrics=debug the log has each error.")
 		testutil.Equal(t, "workers", p.Workers, []string{"26"})
 		var history struct {
 			Odd []struct{ Text, Check string }
@@ -42,11 +43,11 @@ func TestProblemUnreadAfterThreeFailures(t *testing.T) {
 		if err := json.Unmarshal(h.worker("26"), &history); err != nil || len(history.Odd) == 0 {
 			t.Fatalf("%+v: %v", history, err)
 		}
-		if got := history.Odd[len(history.Odd)-1].Text; got != "Its own metrics page could not be read 3 times in a row: not answered in time (2s at most)." {
-			t.Errorf("odd about it is %+v", history.Odd)
+		if got := history.Odd[len(history.Odd)-1].Text; got != "Its own metrics could not be read 3 times in a row: timed out (limit 2s)." {
+			t.Errorf("the anomalies are %+v", history.Odd)
 		}
 
-		h.setFailedScrapes(generate, 1, stats.ScrapeBadStatus, 0x1a) // as of another process: it goes on failing
+		h.setFailedScrapes(generate, 1, stats.ScrapeBadStatus, 0x1a) // another process failed once: the problem stays raised
 		h.expectStays(10*time.Second, id, true)
 		h.fleet.Diagnostics.SetFailedScrapes(nil)
 		h.expectWithin(1, id, false)
@@ -55,7 +56,7 @@ func TestProblemUnreadAfterThreeFailures(t *testing.T) {
 		in := fleet.Instance{Endpoint: generate, ID: 0x1a}
 		h.fleet.Deregister("", in)
 		h.fleet.DropCard("", in)
-		h.expectWithin(1, id, false) // it is gone, though its page is not taken off the list yet
+		h.expectWithin(1, id, false) // the worker is gone, although its failed scrapes are still listed
 	})
 }
 
@@ -71,16 +72,16 @@ func TestProblemUnreadAdvicePerError(t *testing.T) {
 			why         stats.ScrapeFailure
 			says, check string
 		}{
-			{stats.ScrapeTimedOut, "not answered in time (2s at most)", "--scrape-timeout"},
-			{stats.ScrapeNotConnected, "cannot be connected to", "network policies"},
-			{stats.ScrapeTLSFailed, "TLS fails", "--worker-tls-ca"},
-			{stats.ScrapeBadStatus, "answered with another status than 200", "--worker-metrics-url"},
-			{stats.ScrapeUnreadable, "answered with what is no metrics page", "4 MiB"},
+			{stats.ScrapeTimedOut, "timed out (limit 2s)", "--scrape-timeout"},
+			{stats.ScrapeNotConnected, "the connection failed", "network policies"},
+			{stats.ScrapeTLSFailed, "TLS failed", "--worker-tls-ca"},
+			{stats.ScrapeBadStatus, "the status was not 200", "--worker-metrics-url"},
+			{stats.ScrapeUnreadable, "the response is not in a metrics format", "4 MiB"},
 		} {
 			h.fleet.Diagnostics.SetFailedScrapes(nil)
 			h.setFailedScrapes(generate, 5, c.why, 3)
 			h.tick()
-			if p := h.problem(id); p.Detail != "backend/generate: "+c.says+": 3. What is known by it alone is not shown." || !strings.Contains(p.Check, c.check) {
+			if p := h.problem(id); p.Detail != "backend/generate: "+c.says+": 3. Values that are known only from there are not shown." || !strings.Contains(p.Check, c.check) {
 				t.Errorf("%s: %q, %q", c.why, p.Detail, p.Check)
 			}
 		}
@@ -91,10 +92,10 @@ func TestProblemUnreadAdvicePerError(t *testing.T) {
 		h.setFailedScrapes(prefill, 4, stats.ScrapeTimedOut, 0x77)
 		h.tick()
 		p := h.problem(id)
-		testutil.Equal(t, "title", p.Title, "The metrics pages of 6 workers of backend/generate cannot be read") // three ranks are one worker
-		testutil.Equal(t, "detail", p.Detail, "backend/generate: not answered in time (2s at most): 6; TLS fails: 1, 2, 3 and 2 more. What is known by them alone is not shown.")
+		testutil.Equal(t, "title", p.Title, "The metrics of 6 workers of backend/generate cannot be read") // three ranks are one worker
+		testutil.Equal(t, "detail", p.Detail, "backend/generate: timed out (limit 2s): 6; TLS failed: 1, 2, 3 and 2 more. Values that are known only from there are not shown.")
 		testutil.Equal(t, "workers", p.Workers, []string{"1", "2/0", "2/1", "2/2", "3", "4", "5", "6"})
-		if !strings.HasPrefix(p.Check, "does a page take longer while its worker is busy? Then raise --scrape-timeout. --worker-tls-ca says") || strings.Contains(p.Check, "network policies") {
+		if !strings.HasPrefix(p.Check, "does the response take longer while the worker is busy? Then raise --scrape-timeout. --worker-tls-ca must") || strings.Contains(p.Check, "network policies") {
 			t.Errorf("check is %q", p.Check)
 		}
 		testutil.Equal(t, "of the other endpoint", h.problem("unread:prefill/generate").Workers, []string{"119"})

@@ -8,11 +8,10 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// grace is how long a worker that is polled may take from its registration to its
-// first answer.
+// startupGrace is how long a polled worker may take from its registration to its first reply.
 const startupGrace = 15 * time.Second
 
-// silence: it had a load, or should have one by now, and has none.
+// measureSilent holds for a worker that had a load, or should have one by now, and has none.
 func measureSilent(m *Monitor, r *row) number {
 	late := m.now-r.since >= ticks(startupGrace) && !r.publishes
 	return boolMeasure(r.state == fleet.StateSilent && (r.lastLoad != 0 || late))
@@ -26,19 +25,19 @@ func silentMessage(m *Monitor, p *problem) message {
 		}
 	}
 	n := countWorkers(p.rows)
-	last := "No load has come from " + ifElse(n == 1, "it", "them") + " yet"
+	last := "No load has been received from " + ifElse(n == 1, "it", "them") + " yet"
 	if longest.OK {
 		last = "No load for " + formatDuration(longest.V)
 	}
 	return message{
 		title:  p.workersOfEndpoint() + ifElse(n == 1, " is", " are") + " registered but silent",
 		detail: fmt.Sprintf("%s: %s. %s, but still registered%s.", p.endpoint, workerNames(p.rows), last, m.registryPhrase()),
-		check: "does the process hang? Had it ended, its registration would be gone within half a minute. Read its log; up to 0.5.1 see that it serves the endpoint load_metrics. " +
+		check: "does the process hang? If it had ended, its registration would be gone within half a minute. Read its log. Up to 0.5.1 check that it serves the endpoint load_metrics. " +
 			"If it stays silent, restart it.",
 	}
 }
 
-// quietFor: it publishes when something changes, and nothing has, as far as we know.
+// measureQuiet returns for how long a worker that publishes on change has not published any load.
 func measureQuiet(m *Monitor, r *row) number {
 	if r.state != fleet.StateSilent || r.lastLoad != 0 || !r.publishes {
 		return number{}
@@ -53,9 +52,9 @@ func quietMessage(m *Monitor, p *problem) message {
 	}
 	return message{
 		title: p.workersOfEndpoint() + ifElse(one, " has", " have") + " not published a load yet",
-		detail: fmt.Sprintf("%s: %s. From 0.6 on a worker publishes its load when it changes, and none has come in %s.",
+		detail: fmt.Sprintf("%s: %s. From 0.6 on a worker publishes its load when it changes, and none has been received for %s.",
 			p.endpoint, workerNames(p.rows), formatDuration((m.now - since).duration())),
-		check: "are they idle? Then nothing. Else: do they publish on a plane that is read here (DYN_EVENT_PLANE), and is the engine told to report its load or forward passes?",
+		check: "are they idle? Then there is nothing to do. If not: do they publish on the event plane that this program reads (DYN_EVENT_PLANE), and is the engine configured to report its load or forward passes?",
 	}
 }
 
@@ -64,20 +63,21 @@ func measureMalformed(_ *Monitor, r *row) number { return boolMeasure(r.state ==
 func malformedMessage(_ *Monitor, p *problem) message {
 	one := countWorkers(p.rows) == 1
 	return message{
-		title:  p.workersOfEndpoint() + ifElse(one, " answers", " answer") + " what cannot be read",
-		detail: fmt.Sprintf("%s: %s. The load in %s last answer could not be decoded, so none is shown: wrong is worse than absent.", p.endpoint, workerNames(p.rows), ifElse(one, "its", "their")),
-		check:  "a patched engine, or a release that is newer than this program? With DYN_LOG=info,metrics=debug the log says what is wrong with each answer. Please report it.",
+		title:  p.workersOfEndpoint() + ifElse(one, " sends", " send") + " malformed loads",
+		detail: fmt.Sprintf("%s: %s. The load in %s last reply could not be decoded, so none is shown.", p.endpoint, workerNames(p.rows), ifElse(one, "its", "their")),
+		check:  "is the engine patched, or a release newer than this program? With DYN_LOG=info,metrics=debug the log says what is wrong with each reply. Please report it.",
 	}
 }
 
 func malformedEndedMessage(m *Monitor, p *problem) message {
 	return message{
-		title:  p.workersOfEndpoint() + " answered what could not be read",
+		title:  p.workersOfEndpoint() + " sent malformed loads",
 		detail: fmt.Sprintf("%s: %s, until %s.", p.endpoint, workerNames(p.rows), p.lastTrueAgo(m)),
 	}
 }
 
-// sincePass: an engine that reports its forward passes does so at least once a second.
+// measureStalled returns the seconds since the last forward pass. An engine that reports forward
+// passes does so at least once a second.
 func measureStalled(m *Monitor, r *row) number {
 	if r.state != fleet.StateAnswering || !r.passAge.OK || !m.ready() {
 		return number{}
@@ -93,7 +93,7 @@ func stalledMessage(_ *Monitor, p *problem) message {
 	return message{
 		title:  ifElse(one, "The engine of ", "The engines of ") + p.workersOfEndpoint() + ifElse(one, " has", " have") + " stopped reporting",
 		detail: fmt.Sprintf("%s: %s. No forward pass for %s; even an idle engine reports one a second.", p.endpoint, workerNames(p.rows), formatDuration(longest)),
-		check:  "is the engine stuck? See its log and whether its requests end. If it works, its events do not arrive: can its ZMQ publisher be reached from here?",
+		check:  "is the engine stuck? Read its log, and check whether its requests finish. If it works, its events do not arrive: can its ZMQ publisher be reached from here?",
 	}
 }
 
@@ -119,8 +119,8 @@ func fullMessage(m *Monitor, p *problem) message {
 	msg := message{
 		title:  ifElse(countWorkers(rows) == 1, "The KV cache of ", "The KV caches of ") + p.workersOfEndpoint() + ifElse(countWorkers(rows) == 1, " is", " are") + " nearly full",
 		detail: fmt.Sprintf("%s: %s. %s there", p.endpoint, fullest, requestsWaitText(waits)),
-		check: "add workers, or let each take fewer requests at once (in vLLM max_num_seqs), or give the cache more memory. " +
-			"An engine without a free block throws work away and does it again.",
+		check: "add workers, let each serve fewer requests at once (max_num_seqs in vLLM), or give the cache more memory. " +
+			"An engine without a free block preempts requests and computes them again.",
 		severity: severityWarn,
 		rows:     rows,
 	}
@@ -130,7 +130,7 @@ func fullMessage(m *Monitor, p *problem) message {
 	msg.detail += "."
 	switch {
 	case use.N > 0 && use.Mean < moderateUsage:
-		msg.check = "does one long shared prefix draw its requests there? Compare its hit rate with the others'. Give the router less weight on cache overlap, or set --router-temperature above 0."
+		msg.check = "does one long shared prefix attract the requests there? Compare the hit rate with that of the others. Give cache overlap less weight in the router, or set --router-temperature above 0."
 	case use.N > 1 && use.Mean >= fullUsage:
 		msg.check = "the whole endpoint is full: " + msg.check
 	}
@@ -152,13 +152,14 @@ func fullEndedMessage(m *Monitor, p *problem) message {
 	}
 }
 
-// nearlyFull is the KV use from which on a cache is.
+// fullUsage is the KV use from which on a cache counts as nearly full.
 const fullUsage = 0.9
 
-// roomy is the mean KV use below which an endpoint has room.
+// moderateUsage is the mean KV use below which an endpoint has room.
 const moderateUsage = 0.75
 
-// withoutKey: it answers, is not static, and there is a registry that it should be in.
+// measureUnregistered holds for a worker that reports, is not static, and is missing from the
+// registry.
 func measureUnregistered(m *Monitor, r *row) number {
 	return boolMeasure(r.state == fleet.StateUnregistered && m.options.Fleet.HasRegistry() && !r.id.IsStatic())
 }
@@ -166,14 +167,14 @@ func measureUnregistered(m *Monitor, r *row) number {
 func unregisteredMessage(m *Monitor, p *problem) message {
 	one := countWorkers(p.rows) == 1
 	return message{
-		title: p.workersOfEndpoint() + ifElse(one, " answers but is", " answer but are") + " not registered",
-		detail: fmt.Sprintf("%s: %s. %s registration%s has been gone for %s, and %s still heard. No metric counts %s.", p.endpoint, workerNames(p.rows),
-			ifElse(one, "Its", "Their"), m.registryPhrase(), formatDuration((m.now - p.since).duration()), ifElse(one, "it is", "they are"), ifElse(one, "it", "them")),
-		check: "is it shutting down, and finishes its requests? Else it was paused or cut off for longer than its lease: routers do not see it and will send it nothing. Restart it.",
+		title: p.workersOfEndpoint() + ifElse(one, " reports but is", " report but are") + " not registered",
+		detail: fmt.Sprintf("%s: %s. %s registration%s has been gone for %s, and %s. No metric counts %s.", p.endpoint, workerNames(p.rows),
+			ifElse(one, "Its", "Their"), m.registryPhrase(), formatDuration((m.now - p.since).duration()), ifElse(one, "it still reports", "they still report"), ifElse(one, "it", "them")),
+		check: "is it shutting down and finishing its requests? If not, it was paused or disconnected for longer than its lease: routers do not see it and send it no requests. Restart it.",
 	}
 }
 
-// inRegistry is where workers register, as the end of a phrase.
+// registryPhrase returns " in" and the registry, for the end of a phrase.
 func (m *Monitor) registryPhrase() string {
 	if m.options.Registry == "" {
 		return ""

@@ -6,13 +6,13 @@ import (
 	"unsafe"
 )
 
-// The history: so many samples, one each step.
+// The history has historyLength samples, one each step.
 const (
 	historyStep   = 5 * time.Second
 	historyLength = 180 // 15 minutes
 )
 
-// floats is the history of one value of the whole fleet or of an endpoint. NaN is none.
+// floatHistory is the history of one value of the fleet or of an endpoint. NaN means no value.
 type floatHistory [historyLength]float32
 
 func (f *floatHistory) put(slot int, v number) {
@@ -22,7 +22,7 @@ func (f *floatHistory) put(slot int, v number) {
 	}
 }
 
-// newFloats has no value yet.
+// newFloatHistory returns a history without values.
 func newFloatHistory() (f floatHistory) {
 	for i := range f {
 		f.put(i, number{})
@@ -30,19 +30,19 @@ func newFloatHistory() (f floatHistory) {
 	return f
 }
 
-// ring is the history of one value of a row, of which there may be many: fractions in
-// one byte, counts in two. A nil ring has never had a value.
+// compactHistory is the history of one value of a row. There may be many of these, so fractions
+// take one byte and counts two. A nil history has never had a value.
 type compactHistory[T uint8 | uint16] [historyLength]T
 
-// shares is how many steps a fraction has to 1: two hundred and fiftieths.
+// fractionSteps is how many steps a stored fraction has from 0 to 1.
 const fractionSteps = 250
 
-// put writes the sample of a slot, in so many parts of one, and makes the ring for its
-// first value. What is too large is drawn as the largest; all ones are no value.
+// putSample writes the sample of a slot as v*parts, and allocates the history for its first
+// value. A value that is too large is stored as the largest. All bits set means no value.
 func putSample[T uint8 | uint16](r **compactHistory[T], slot int, v number, parts float64) (grown int64) {
 	missing := ^T(0)
 	n := missing
-	if v.OK && v.V >= 0 { // a NaN is not
+	if v.OK && v.V >= 0 { // NaN is never larger
 		n = T(min(math.Round(v.V*parts), float64(missing-1)))
 	}
 	if *r == nil {
@@ -59,7 +59,7 @@ func putSample[T uint8 | uint16](r **compactHistory[T], slot int, v number, part
 	return grown
 }
 
-// at is the sample of a slot; NaN if there is none.
+// at returns the sample of a slot, or NaN if there is none.
 func (r *compactHistory[T]) at(slot int, parts float64) float64 {
 	if r == nil || r[slot] == ^T(0) {
 		return math.NaN()
@@ -74,14 +74,14 @@ func (r *compactHistory[T]) bytes() int64 {
 	return int64(unsafe.Sizeof(*r))
 }
 
-// clock counts the samples that were taken.
+// historyClock counts the steps of the history.
 type historyClock struct {
-	total   int  // in all
-	lastDue tick // when the last one was due
+	total   int  // since the start
+	lastDue tick // when the last step ended
 }
 
-// kept is how many samples there are.
+// kept returns how many steps the history has.
 func (c *historyClock) kept() int { return min(c.total, historyLength) }
 
-// slot is where the sample of so many steps ago is.
+// slot returns the index of the sample from this many steps ago.
 func (c *historyClock) slot(ago int) int { return (c.total - 1 - ago + historyLength) % historyLength }

@@ -6,11 +6,11 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// The rules of what is wrong stand here, all of them: what is measured, from which
-// value on and after how long a problem is raised, below which and after how long it is
-// withdrawn. What a problem says is beside its measure, in the files problems_*.go.
+// This file has the tables of all rules: what is measured, from which value on and after how long
+// a problem is raised, below which value and after how long it is withdrawn. The measures and
+// messages are in the files problems_*.go.
 
-// severity is how much a problem matters: the page opens bad ones by itself.
+// severity is how serious a problem is. The web page opens problems of severity bad by itself.
 type severity string
 
 const (
@@ -19,19 +19,19 @@ const (
 	severityInfo severity = "info"
 )
 
-// rule says when something is wrong with a subject: a row, an endpoint, or the program.
+// rule says when there is a problem with a subject: a row, an endpoint, or the program.
 type rule[S any] struct {
 	kind                string
-	severity            severity // unless its words know better
+	severity            severity // unless the message has another
 	raiseAt, clearBelow float64
 	raiseAfter          time.Duration
 	withdrawAfter       time.Duration
-	measure             func(*Monitor, S) number         // absent: nothing is wrong
-	message             func(*Monitor, *problem) message // while it is so
-	endedMessage        func(*Monitor, *problem) message // while it is not so, and not withdrawn yet
+	measure             func(*Monitor, S) number         // absent if there is no problem
+	message             func(*Monitor, *problem) message // while the condition holds
+	endedMessage        func(*Monitor, *problem) message // after the condition ended, until the problem is withdrawn
 }
 
-// The rules of workers; they are raised together for those of an endpoint.
+// The rules of workers. One problem is raised for all workers of an endpoint.
 const (
 	ruleSilent = iota
 	ruleMalformed
@@ -65,14 +65,14 @@ const (
 
 var endpointRules = [endpointRuleCount]rule[*endpointStats]{
 	ruleLost:      {kind: "lost", severity: severityWarn, raiseAt: 1, clearBelow: 1, raiseAfter: 5 * time.Second, measure: measureLost, message: lostMessage},
-	ruleWaiting:   {kind: "waiting", severity: severityWarn, raiseAt: 2, clearBelow: 1.2, raiseAfter: 10 * time.Second, withdrawAfter: time.Minute, measure: measureWaiting, message: waitingMessage, endedMessage: waitingEndedMessage},      // times
-	ruleSaturated: {kind: "saturated", severity: severityWarn, raiseAt: 0.8, clearBelow: 0.5, raiseAfter: time.Minute, withdrawAfter: time.Minute, measure: measureSaturated, message: saturatedMessage, endedMessage: saturatedEndedMessage}, // of the workers
+	ruleWaiting:   {kind: "waiting", severity: severityWarn, raiseAt: 2, clearBelow: 1.2, raiseAfter: 10 * time.Second, withdrawAfter: time.Minute, measure: measureWaiting, message: waitingMessage, endedMessage: waitingEndedMessage},      // ratio to the earlier queue
+	ruleSaturated: {kind: "saturated", severity: severityWarn, raiseAt: 0.8, clearBelow: 0.5, raiseAfter: time.Minute, withdrawAfter: time.Minute, measure: measureSaturated, message: saturatedMessage, endedMessage: saturatedEndedMessage}, // fraction of the workers
 	ruleImbalance: {kind: "imbalance", severity: severityWarn, raiseAt: 1.5, clearBelow: 1.3, raiseAfter: 30 * time.Second, withdrawAfter: time.Minute, measure: measureImbalance, message: imbalanceMessage, endedMessage: imbalanceEndedMessage},
-	ruleHits:      {kind: "hits", severity: severityWarn, raiseAt: 0.5, clearBelow: 0.25, raiseAfter: time.Minute, withdrawAfter: time.Minute, measure: measureHits, message: hitsMessage, endedMessage: hitsEndedMessage}, // of what is normal
+	ruleHits:      {kind: "hits", severity: severityWarn, raiseAt: 0.5, clearBelow: 0.25, raiseAfter: time.Minute, withdrawAfter: time.Minute, measure: measureHits, message: hitsMessage, endedMessage: hitsEndedMessage}, // decrease from the baseline, as a fraction
 }
 
-// The rules of the program itself, and of what it is connected to. What is over counts what there was
-// in the last minutes, and many say the same while they are raised.
+// The rules of the program itself, and of its connections. The ended message of a rule about
+// recent counts covers the last 15 minutes, so for many of these rules it is the same message.
 var programRules = [...]rule[*Monitor]{
 	{kind: "connection:etcd", severity: severityBad, raiseAt: 1, clearBelow: 1, raiseAfter: 3 * time.Second, withdrawAfter: 2 * time.Second, measure: measureEtcd, message: etcdMessage, endedMessage: endedWithTitle("etcd was not connected")},
 	{kind: "connection:file", severity: severityBad, raiseAt: 1, clearBelow: 1, raiseAfter: 3 * time.Second, withdrawAfter: 2 * time.Second, measure: measureFiles, message: filesMessage, endedMessage: endedWithTitle("The directory of workers could not be read")},
@@ -84,7 +84,7 @@ var programRules = [...]rule[*Monitor]{
 	{kind: "push", severity: severityBad, raiseAt: 2, clearBelow: 2, measure: measurePush, message: pushMessage}, // in a row
 	{kind: "web_config", severity: severityWarn, raiseAt: 1, clearBelow: 1, measure: measureWebConfig, message: webConfigMessage},
 	{kind: "limit", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Minute, measure: measureIncrease(counterOverLimit), message: limitMessage, endedMessage: limitEndedMessage},
-	{kind: "limit:publishers", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Second, measure: measurePublishersWaiting, message: publishersWaitingMessage, endedMessage: endedWithTitle("ZMQ publishers had to wait")},
+	{kind: "limit:publishers", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Second, measure: measurePublishersWaiting, message: publishersWaitingMessage, endedMessage: endedWithTitle("ZMQ publishers waited for a connection")},
 	{kind: "limit:page", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 10 * time.Second, measure: measureLeftOut, message: leftOutMessage, endedMessage: endedWithTitle("Not everything was shown here")},
 	{kind: "outage", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Minute, measure: measureOutage, message: outageMessage, endedMessage: outageMessage},
 	{kind: "planes", severity: severityWarn, raiseAt: 1, clearBelow: 1, withdrawAfter: 10 * time.Second, measure: measurePlanes, message: planesMessage, endedMessage: endedWithTitle("Workers and routers were on different event planes")},
@@ -94,7 +94,7 @@ var programRules = [...]rule[*Monitor]{
 	{kind: "gaps", severity: severityInfo, raiseAt: 1, clearBelow: 1, withdrawAfter: 5 * time.Minute, measure: measureIncrease(counterGaps), message: gapsMessage, endedMessage: gapsMessage},
 }
 
-// kindOf is what stands before the colon.
+// problemKind returns the part of an id before the colon.
 func problemKind(id string) string {
 	for i := range id {
 		if id[i] == ':' {

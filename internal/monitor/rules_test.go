@@ -21,21 +21,21 @@ func TestRuleStateHasHysteresis(t *testing.T) {
 		raised bool
 		why    string
 	}{
-		{fleet.Some(0.9), false, "it has just begun"},
+		{fleet.Some(0.9), false, "it has just started"},
 		{fleet.Some(0.95), false, "a second is not two"},
-		{fleet.Some(0.85), false, "below the upper line: it begins anew"},
-		{fleet.Some(0.9), false, "it has just begun"},
+		{fleet.Some(0.85), false, "below the upper threshold: it starts again"},
+		{fleet.Some(0.9), false, "it has just started"},
 		{fleet.Some(0.9), false, ""},
 		{fleet.Some(0.9), true, "two seconds"},
-		{fleet.Some(0.81), true, "not below the lower line"},
-		{fleet.Some(0.79), true, "just below it"},
+		{fleet.Some(0.81), true, "not below the lower threshold"},
+		{fleet.Some(0.79), true, "below the lower threshold"},
 		{fleet.Some(0.79), true, ""},
-		{fleet.Some(0.85), true, "not below the lower line: the end begins anew"},
-		{fleet.Some(0.1), true, "just below it"},
-		{number{}, true, "not known is not wrong"},
+		{fleet.Some(0.85), true, "not below the lower threshold: the end starts again"},
+		{fleet.Some(0.1), true, "below the lower threshold"},
+		{number{}, true, "an unknown value does not end it"},
 		{fleet.Some(0.1), true, ""},
 		{fleet.Some(0.1), false, "three seconds"},
-		{fleet.Some(0.85), false, "below the upper line"},
+		{fleet.Some(0.85), false, "below the upper threshold"},
 	} {
 		if got := st.update(c.v, up, down, raise, withdraw, tick(10*(i+1))); got != c.raised {
 			t.Errorf("second %d, %v: raised is %v, want %v: %s", i, c.v, got, c.raised, c.why)
@@ -64,13 +64,13 @@ func TestProblemSilentGivesTimeToStart(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPolled(generate, 1)
 		h.expectStays(14*time.Second, "silent:backend/generate", false)
-		h.expectWithin(2, "silent:backend/generate", true) // seen first with the first look
+		h.expectWithin(2, "silent:backend/generate", true) // it was first seen by the first sample
 	})
 }
 
 func TestProblemSilentNeedsConnections(t *testing.T) {
 	for name, link := range map[string]func(*stats.Stats) *stats.ConnState{
-		"NATS": func(y *stats.Stats) *stats.ConnState { return &y.NATS }, "etcd": func(y *stats.Stats) *stats.ConnState { return &y.Etcd },
+		"NATS": func(s *stats.Stats) *stats.ConnState { return &s.NATS }, "etcd": func(s *stats.Stats) *stats.ConnState { return &s.Etcd },
 	} {
 		inBubble(t, func(h *harness) {
 			h.registerPolled(generate, 1)
@@ -78,7 +78,7 @@ func TestProblemSilentNeedsConnections(t *testing.T) {
 			h.ticks(5 * time.Second)
 			link(&h.fleet.Stats).SetConnected(false)
 			h.setReplies()
-			h.expectWithin(4, "connection:"+strings.ToLower(name), true) // counted from the first look
+			h.expectWithin(4, "connection:"+strings.ToLower(name), true) // counted from the first sample
 			h.expectStays(time.Minute, "silent:backend/generate", false)
 			testutil.Equal(t, "problems without "+name, h.raised(), []string{"connection:" + strings.ToLower(name)})
 			link(&h.fleet.Stats).SetConnected(true)
@@ -126,14 +126,14 @@ func TestProblemStalledNamesRank(t *testing.T) {
 			second(0, 1)
 		}
 		testutil.Equal(t, "problems", h.raised(), nil)
-		for range 18 { // the clock of the fleet is a second behind when it hears of a pass
+		for range 18 { // the fleet's clock is a second behind when it records a pass
 			second(0)
 		}
-		testutil.Equal(t, "problems before it is sure", h.raised(), nil)
+		testutil.Equal(t, "problems before the limit", h.raised(), nil)
 		second(0)
 		testutil.Equal(t, "workers", h.problem(id).Workers, []string{"1/1"})
 		second(0, 1)
-		testutil.Equal(t, "problems when it is back", h.raised(), nil)
+		testutil.Equal(t, "problems after the rank reports again", h.raised(), nil)
 	})
 }
 
@@ -160,13 +160,13 @@ func TestProblemFullAdviceDependsOnOthers(t *testing.T) {
 		h.setReplies(pollReply(generate, 1, 950, 3), pollReply(generate, 2, 100, 0), pollReply(generate, 3, 100, 0))
 		h.tick()
 		if p := h.problem("full:backend/generate"); !strings.Contains(p.Check, "--router-temperature") {
-			t.Errorf("where others are empty it says %q", p.Check)
+			t.Errorf("if others are empty the advice is %q", p.Check)
 		}
 		h.setReplies(pollReply(generate, 1, 950, 3), pollReply(generate, 2, 900, 0), pollReply(generate, 3, 890, 0))
 		h.tick()
 		p := h.problem("full:backend/generate")
 		if !strings.Contains(p.Check, "add workers") {
-			t.Errorf("where all are full it says %q", p.Check)
+			t.Errorf("if all are full the advice is %q", p.Check)
 		}
 		testutil.Equal(t, "the fullest first", p.Workers, []string{"1", "2"})
 	})
@@ -219,7 +219,7 @@ func TestProblemLostLastsTenMinutes(t *testing.T) {
 		h.tick()
 		p := h.problem(id)
 		testutil.Equal(t, "title", p.Title, "2 workers of backend/generate are gone")
-		testutil.Equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. Whether these deregistered cannot be told: 101 and 100.")
+		testutil.Equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. Not known whether these deregistered: 101 and 100.")
 		testutil.Equal(t, "severity", p.Severity, "warn")
 		for _, n := range all[2:] {
 			h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: n})
@@ -229,12 +229,12 @@ func TestProblemLostLastsTenMinutes(t *testing.T) {
 		testutil.Equal(t, "severity when all have left", p.Severity, "bad")
 		testutil.Equal(t, "title when all have left", p.Title, "No worker of backend/generate is left")
 		if s := h.snapshot(); s.Looking != nil {
-			t.Error("the page says that nobody came yet, want it to say that all have left")
+			t.Error("the snapshot has an empty state although workers were lost")
 		}
 		h.ticks(10 * time.Minute)
 		testutil.Equal(t, "problems ten minutes later", h.raised(), nil)
 		if s := h.snapshot(); s.Looking == nil {
-			t.Error("the page does not say what is looked for")
+			t.Error("the snapshot has no empty state")
 		}
 	})
 }
@@ -254,16 +254,16 @@ func TestProblemWaitingThenSaturated(t *testing.T) {
 		const growing, busy = "waiting:backend/generate", "saturated:backend/generate"
 		h.registerPolled(generate, 1, 2)
 		wait := func(n uint64) { h.setReplies(pollReply(generate, 1, 400, n/2), pollReply(generate, 2, 400, n-n/2)) }
-		wait(1) // a few are no queue
+		wait(1) // a few requests are no queue
 		h.expectStays(3*time.Minute, growing, false)
 		wait(9)
 		h.expectWithin(11, growing, true)
-		testutil.Equal(t, "title", h.problem(growing).Title, "The queue of backend/generate grows: 9 requests wait")
-		testutil.Equal(t, "detail", h.problem(growing).Detail, "backend/generate: in 2 workers, most at 2 (5) and 1 (4). A minute or two ago there were 1.")
+		testutil.Equal(t, "title", h.problem(growing).Title, "The queue of backend/generate is growing: 9 requests wait")
+		testutil.Equal(t, "detail", h.problem(growing).Detail, "backend/generate: requests wait at 2 workers, most of them at 2 (5) and 1 (4). One to two minutes ago the queue was 1.")
 		testutil.Equal(t, "workers", h.problem(growing).Workers, []string{"2", "1"})
-		h.expectWithin(50, busy, true)      // a minute after it has begun
-		h.expectWithin(110, growing, false) // when most of what was a minute or two ago was as much
-		testutil.Equal(t, "what stays", h.raised(), []string{busy})
+		h.expectWithin(50, busy, true)      // a minute after it began
+		h.expectWithin(110, growing, false) // when the earlier queue is as long
+		testutil.Equal(t, "remaining problems", h.raised(), []string{busy})
 		wait(1)
 		h.expectWithin(61, busy, false)
 	})
@@ -275,7 +275,7 @@ func TestProblemImbalanceNamesWorkers(t *testing.T) {
 		h.registerPolled(generate, 1, 2, 3, 4)
 		even := []fleet.PollReply{pollReply(generate, 1, 420, 0), pollReply(generate, 2, 400, 0), pollReply(generate, 3, 380, 0), pollReply(generate, 4, 400, 0)}
 		h.setReplies(pollReply(generate, 1, 40, 0), pollReply(generate, 2, 1, 0), pollReply(generate, 3, 1, 0), pollReply(generate, 4, 1, 0))
-		h.expectStays(time.Minute, id, false) // of a fleet that has nothing to do
+		h.expectStays(time.Minute, id, false) // a fleet without load
 		h.setReplies(even...)
 		h.expectStays(time.Minute, id, false)
 		h.setReplies(pollReply(generate, 1, 800, 5), even[1], even[2], pollReply(generate, 4, 30, 0))
@@ -283,13 +283,13 @@ func TestProblemImbalanceNamesWorkers(t *testing.T) {
 		p := h.problem(id)
 		testutil.Equal(t, "workers", p.Workers, []string{"1", "4"})
 		testutil.Equal(t, "severity", p.Severity, "bad")
-		testutil.Equal(t, "title", p.Title, "KV use of backend/generate is uneven: 1.99× the mean")
+		testutil.Equal(t, "title", p.Title, "KV use of backend/generate is uneven: the fullest worker has 1.99× the mean")
 		testutil.Equal(t, "detail", p.Detail, "backend/generate: 1 at 80\u00a0%, the mean is 40\u00a0%. 5 requests wait there. 4 has at most 3\u00a0%.")
 		h.setReplies(even...)
 		h.expectWithin(61, id, false)
 		h.setReplies(pollReply(generate, 1, 800, 5), pollReply(generate, 2, 702, 0), pollReply(generate, 3, 90, 0), pollReply(generate, 4, 30, 0))
 		h.expectWithin(31, id, true)
-		testutil.Equal(t, "detail of two", h.problem(id).Detail,
+		testutil.Equal(t, "detail with two workers", h.problem(id).Detail,
 			"backend/generate: 1 and 2 at 70\u00a0% to 80\u00a0%, the mean is 41\u00a0%. 5 requests wait there. 3 and 4 have at most 9\u00a0%.")
 	})
 }
@@ -309,12 +309,12 @@ func TestProblemHitsNeedsCollapse(t *testing.T) {
 		hit(10*time.Minute, 0.6)
 		testutil.Equal(t, "problems", h.raised(), nil)
 		testutil.Equal(t, "hit rate", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "0.6")
-		h.ticks(10 * time.Minute) // nobody asks: no rate is no low rate
+		h.ticks(10 * time.Minute) // no requests: no rate is not a low rate
 		testutil.Equal(t, "problems", h.raised(), nil)
-		testutil.Equal(t, "hit rate of nothing", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "–")
+		testutil.Equal(t, "hit rate without requests", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "–")
 		testutil.Equal(t, "since the start", monitortest.FormatOptional(h.snapshot().Fleet.HitRateTotal), "0.6")
 		hit(2*time.Minute, 0.2)
-		testutil.Equal(t, "problems where a third less is hit", h.raised(), nil)
+		testutil.Equal(t, "problems after the hit rate dropped by a third", h.raised(), nil)
 		hit(10*time.Minute, 0.6)
 		start := time.Now()
 		for n := 0; n < 200 && h.problem(id).ID == ""; n++ {
@@ -322,13 +322,13 @@ func TestProblemHitsNeedsCollapse(t *testing.T) {
 			h.tick()
 		}
 		if took := time.Since(start); took < time.Minute || took > 2*time.Minute+30*time.Second {
-			t.Errorf("it took %v, want a minute and what it takes to see", took)
+			t.Errorf("it took %v, want a minute and the time to measure", took)
 		}
 		p := h.problem(id)
 		testutil.Equal(t, "title", p.Title, "The KV hit rate of backend/generate has collapsed: 2\u00a0% instead of 56\u00a0%")
-		h.ticks(4 * time.Minute) // it is remembered
+		h.ticks(4 * time.Minute) // the baseline is kept
 		hit(5*time.Minute, 0.6)
-		testutil.Equal(t, "problems when it has recovered", h.raised(), nil)
+		testutil.Equal(t, "problems after it recovered", h.raised(), nil)
 	})
 }
 
@@ -343,15 +343,14 @@ func TestProblemHitsEndsAtNewBaseline(t *testing.T) {
 				testutil.Equal(h.t, "problems half an hour later", h.raised(), []string{"hits:backend/generate"})
 			}
 			if n == 48*60 {
-				testutil.Equal(h.t, "problems when it has lasted for half an hour", h.raised(), nil)
+				testutil.Equal(h.t, "problems after half an hour of low hit rate", h.raised(), nil)
 			}
 		}
 		testutil.Equal(t, "problems three quarters of an hour later", h.raised(), nil)
 	})
 }
 
-// TestProblemKeepsIDAndStart since open cards hang on the one, and
-// people on the other.
+// TestProblemKeepsIDAndStart: the web page identifies open cards by the id.
 func TestProblemKeepsIDAndStart(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPolled(generate, 1, 2, 3)
@@ -373,7 +372,7 @@ func TestRulesAreComplete(t *testing.T) {
 	seen := make(map[string]bool)
 	check := func(kind string, s severity, up, down float64, withdraw time.Duration, withMeasure, withWords, withOver bool) {
 		if seen[kind] || kind == "" || severityOrder[s] == 0 && s != severityBad || up < down || !withMeasure || !withWords || withOver != (up > down || withdraw > 0) {
-			t.Errorf("rule %q: %v %v %v %v, measure %v, words %v, and %v when it is over", kind, s, up, down, withdraw, withMeasure, withWords, withOver)
+			t.Errorf("rule %q: %v %v %v %v, measure %v, message %v, ended message %v", kind, s, up, down, withdraw, withMeasure, withWords, withOver)
 		}
 		seen[kind] = true
 	}
@@ -398,7 +397,7 @@ func TestRulesAreDocumented(t *testing.T) {
 	table, _, _ = strings.Cut(table, "\n\n")
 	for _, kind := range ProblemKinds() {
 		if !strings.Contains(table, "`"+kind+"`") {
-			t.Errorf("it says nothing of %s", kind)
+			t.Errorf("the documentation lacks %s", kind)
 		}
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// bound is how old the newest load may be: of workers that are polled, or whose pages
-// are read, three times and a second for the answers. Loads that are published are valid
-// however old they are, while what they come by is connected.
+// maxLoadAge returns how old the newest load may be: for polled or scraped workers three
+// intervals and a second for the responses. A published load does not expire while the connection
+// that it arrived over is up.
 func (m *Monitor) maxLoadAge(newest fleet.Source) (age time.Duration, bounded bool) {
 	switch newest {
 	case fleet.FromStats:
@@ -22,31 +22,31 @@ func (m *Monitor) maxLoadAge(newest fleet.Source) (age time.Duration, bounded bo
 	return 0, false
 }
 
-// signals are what an autoscaler needs of an endpoint, in sum over these namespaces, or
-// why it must not be told.
+// signals returns what an autoscaler needs of an endpoint, summed over these namespaces, or the
+// reason why there is no valid answer.
 func (m *Monitor) signals(of wire.Namespaces, e fleet.Endpoint) (d jsonWriter, stale string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refresh()
-	var places []*endpointStats
+	var endpoints []*endpointStats
 	var agg aggregate
 	for _, ep := range m.endpoints {
 		if ep.Component == e.Component && ep.Name == e.Name && of.Match(m.options.Namespaces.OfEndpoint(ep.Endpoint)) {
-			places = append(places, ep)
+			endpoints = append(endpoints, ep)
 			agg.merge(&ep.aggregate)
 		}
 	}
-	if m.leftOut.endpoints > 0 && (len(places) == 0 || m.options.Namespaces.IsPattern()) {
-		return d, fmt.Sprintf("stale: there are more endpoints than the %s that are looked at", formatCount(maxEndpoints))
+	if m.leftOut.endpoints > 0 && (len(endpoints) == 0 || m.options.Namespaces.IsPattern()) {
+		return d, fmt.Sprintf("stale: there are more endpoints than the %s that are tracked", formatCount(maxEndpoints))
 	}
-	newest, stale := m.newestLoad(places, agg.shown)
+	newest, stale := m.newestLoad(endpoints, agg.shown)
 	if stale != "" {
 		return d, stale
 	}
 	d.open('{')
 	d.text("namespace", string(of))
 	writeEndpoint(&d, e)
-	d.bool("seen", len(places) > 0)
+	d.bool("seen", len(endpoints) > 0)
 	d.int("now", m.sampledAt.UnixMilli())
 	d.int("workers", int64(agg.shown))
 	d.int("workers_answering", int64(agg.answering))
@@ -54,7 +54,7 @@ func (m *Monitor) signals(of wire.Namespaces, e fleet.Endpoint) (d jsonWriter, s
 	d.int("workers_malformed", int64(agg.malformed))
 	d.fraction("kv_usage_mean", agg.kvUsage.Opt(agg.kvUsage.Mean))
 	d.fraction("kv_usage_max", agg.kvUsage.Opt(agg.kvUsage.Max))
-	// Of nobody nothing waits; of somebody who does not say, nobody knows.
+	// Without workers nothing waits. If no worker reports a value, it is unknown.
 	empty := agg.shown == 0
 	sums := []struct {
 		name string
@@ -74,13 +74,13 @@ func (m *Monitor) signals(of wire.Namespaces, e fleet.Endpoint) (d jsonWriter, s
 	return d, ""
 }
 
-// freshness is the newest load of so many workers, or why nothing can be said of them.
-func (m *Monitor) newestLoad(places []*endpointStats, workers int) (newest *row, stale string) {
+// newestLoad returns the row with the newest load, or the reason why the loads are not valid.
+func (m *Monitor) newestLoad(endpoints []*endpointStats, workers int) (newest *row, stale string) {
 	if !m.ready() {
 		return nil, "stale: " + strings.Join(m.missing, ", ")
 	}
 	published := false
-	for _, ep := range places {
+	for _, ep := range endpoints {
 		for i := ep.start; i < ep.end; i++ {
 			r := &m.rows[i]
 			if !r.load.known || r.unregistered {

@@ -11,7 +11,7 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// writeSnapshot writes the cut as JSON: the shape that openapi.json describes.
+// writeSnapshot writes the last sample as JSON, in the shape that openapi.json describes.
 func (m *Monitor) writeSnapshot(d *jsonWriter, history bool) {
 	d.open('{')
 	d.text("namespace", string(m.options.Namespaces))
@@ -45,38 +45,38 @@ func (m *Monitor) writeSnapshot(d *jsonWriter, history bool) {
 	d.close('}')
 }
 
-// system is something that the program is connected to, or should be.
+// systemStatus is the state of a server or registry that the program uses.
 type systemStatus struct {
 	name    string
 	up      bool
-	refused bool // it is there, and denies what is required
+	refused bool // it is reachable, and denies a required permission
 	detail  string
-	why     string // it is not on, as far as that is known
-	lost    bool   // it was on before
+	why     string // why it is not connected, if known
+	lost    bool   // it was connected before
 }
 
-// systemOf is one that is connected to, or not, by its link.
-func (m *Monitor) systemStatusOf(name string, l *stats.ConnState) systemStatus {
-	return systemStatus{name: name, up: l.Up(), detail: m.options.Servers[name], why: l.LastError(), lost: !l.Up() && l.Disconnects() > 0}
+// systemStatusOf returns the status of a system from the state of its connection.
+func (m *Monitor) systemStatusOf(name string, conn *stats.ConnState) systemStatus {
+	return systemStatus{name: name, up: conn.Up(), detail: m.options.Servers[name], why: conn.LastError(), lost: !conn.Up() && conn.Disconnects() > 0}
 }
 
-// systems are those in use. NATS, which has a default address, is where something of
-// the namespace comes over it, or it is there.
+// systemStatuses returns the systems in use. NATS has a default address, so it is listed only if
+// it is connected or workers of the namespace use it.
 func (m *Monitor) systemStatuses() (all []systemStatus) {
-	t := m.stats()
-	if t.NATS.Used() && (t.NATS.Up() || m.usesNATS) {
-		nats := m.systemStatusOf("nats", &t.NATS)
+	s := m.stats()
+	if s.NATS.Used() && (s.NATS.Up() || m.usesNATS) {
+		nats := m.systemStatusOf("nats", &s.NATS)
 		nats.refused = !nats.up && len(m.options.Fleet.Diagnostics.RefusedSubjects(true)) > 0
 		all = append(all, nats)
 	}
-	for name, link := range registries(t) {
-		if link.Used() { // one of them at most
-			all = append(all, m.systemStatusOf(name, link))
+	for name, conn := range registries(s) {
+		if conn.Used() { // at most one of them
+			all = append(all, m.systemStatusOf(name, conn))
 		}
 	}
-	if t.ZMQ.Used() {
-		up, want := t.PublishersUp.Load(), t.Publishers.Load()
-		detail := "every publisher"
+	if s.ZMQ.Used() {
+		up, want := s.PublishersUp.Load(), s.Publishers.Load()
+		detail := "all publishers"
 		if up < want {
 			detail = fmt.Sprintf("%s of %s publishers", formatCount(up), formatCount(want))
 		}
@@ -85,9 +85,9 @@ func (m *Monitor) systemStatuses() (all []systemStatus) {
 	return all
 }
 
-// registries are where workers may register, by their names here.
-func registries(t *stats.Stats) map[string]*stats.ConnState {
-	return map[string]*stats.ConnState{"etcd": &t.Etcd, "file": &t.Files, "kubernetes": &t.Kubernetes}
+// registries returns the connections of the possible registries, by name.
+func registries(s *stats.Stats) map[string]*stats.ConnState {
+	return map[string]*stats.ConnState{"etcd": &s.Etcd, "file": &s.Files, "kubernetes": &s.Kubernetes}
 }
 
 func (m *Monitor) writeConnected(d *jsonWriter) {
@@ -107,7 +107,7 @@ func (m *Monitor) writeConnected(d *jsonWriter) {
 	d.close('}')
 }
 
-// writeAway says why something is not connected.
+// writeReason writes why a system is not connected.
 func (s *systemStatus) writeReason(d *jsonWriter) {
 	if s.up {
 		return
@@ -117,18 +117,18 @@ func (s *systemStatus) writeReason(d *jsonWriter) {
 }
 
 func (m *Monitor) writeLeader(d *jsonWriter) {
-	role, detail := "standby", "who holds "+m.options.Instance+" cannot be known now"
-	switch t := m.stats(); {
+	role, detail := "standby", "the holder of "+m.options.Instance+" is not known"
+	switch s := m.stats(); {
 	case m.options.Instance == "":
-		role, detail = "single", "nothing here tells several programs apart: run one"
-	case t.ActsAsLeader.Load():
+		role, detail = "single", "there is no leader election here: run only one program"
+	case s.ActsAsLeader.Load():
 		role, detail = "leader", "holds "+m.options.Instance
-	case t.NoLease.Load() && t.RegistryUp():
-		detail = m.options.Instance + " was put by hand, and hangs on no lease"
-	case t.OtherLeader.Load() && t.RegistryUp():
+	case s.NoLease.Load() && s.RegistryUp():
+		detail = m.options.Instance + " was created manually, and has no lease"
+	case s.OtherLeader.Load() && s.RegistryUp():
 		detail = "another program holds " + m.options.Instance
-	case t.Leader.Load():
-		detail = "has taken " + m.options.Instance + ", and leads when no other program can any more: in 2 s at most"
+	case s.Leader.Load():
+		detail = "holds " + m.options.Instance + ", and leads within 2 s, when no other program can lead any more"
 	}
 	d.field("leader")
 	d.open('{')
@@ -177,7 +177,7 @@ func (m *Monitor) writeEndpoints(d *jsonWriter) {
 	d.open('[')
 	for _, ep := range m.endpoints {
 		if !ep.counted && ep.start == ep.end {
-			continue // of which only hits are left
+			continue // only hits are left of it
 		}
 		agg := &ep.aggregate
 		d.open('{')
@@ -196,7 +196,7 @@ func (m *Monitor) writeEndpoints(d *jsonWriter) {
 	d.close(']')
 }
 
-// writeEndpoint has the namespace where several are watched.
+// writeEndpoint writes the fields of an endpoint, with the namespace if several are watched.
 func writeEndpoint(d *jsonWriter, e fleet.Endpoint) {
 	d.text("namespace", e.Namespace)
 	d.text("component", e.Component)
@@ -223,7 +223,7 @@ func (m *Monitor) writeRow(d *jsonWriter, r *row) {
 	}
 	d.text("model", cmp.Or(r.model, m.options.Model))
 	d.text("state", r.state.String())
-	// Each pair only whole, as in the metrics.
+	// Each pair is written only if both values are known, as in the metrics.
 	if l := &r.load; l.kvActive.OK && l.kvTotal.OK {
 		d.uint("kvActive", l.kvActive)
 		d.uint("kvTotal", l.kvTotal)
@@ -244,9 +244,9 @@ func (m *Monitor) writeRow(d *jsonWriter, r *row) {
 	d.close('}')
 }
 
-// key is a value, or an element of a list: what names the row.
+// key writes the unique name of a row, as a value or an element of an array.
 func (d *jsonWriter) key(r *row) {
-	if r.id.IsStatic() || r.multiEndpoint { // names of others
+	if r.id.IsStatic() || r.multiEndpoint { // may need escapes
 		d.string(string(r.appendKey(nil)))
 		return
 	}
@@ -292,19 +292,19 @@ func (m *Monitor) writeHistory(d *jsonWriter) {
 	d.close('}')
 }
 
-// nothingYet reports whether no worker was there lately: then the page says what is
-// looked for.
+// isEmpty reports whether there is no worker and none was lost lately. Then the web page shows
+// what the program looks for.
 func (m *Monitor) isEmpty() bool {
 	lost := func(ep *endpointStats) bool { return ep.lostWorkers(m) > 0 }
 	return len(m.rows) == 0 && !slices.ContainsFunc(m.endpoints, lost)
 }
 
-// mostSeen bounds what is listed of what is registered.
+// maxListedEndpoints bounds the list of registered endpoints.
 const maxListedEndpoints = 50
 
 func (m *Monitor) writeEmptyState(d *jsonWriter) {
 	f, t := m.options.Fleet, m.options.Fleet.Target()
-	census := f.WorkerCounts()
+	counts := f.WorkerCounts()
 	d.field("looking")
 	d.open('{')
 	d.text("namespace", string(m.options.Namespaces))
@@ -313,35 +313,35 @@ func (m *Monitor) writeEmptyState(d *jsonWriter) {
 	d.text("why", strings.Join(m.missing, ", "))
 	m.writeDisconnected(d)
 	d.field("asks")
-	d.strings(m.pollSubjects(census))
+	d.strings(m.pollSubjects(counts))
 	d.field("watches")
 	d.strings(m.options.Watches)
 	d.field("sees")
 	d.open('[')
-	for _, c := range census[:min(len(census), maxListedEndpoints)] {
+	for _, c := range counts[:min(len(counts), maxListedEndpoints)] {
 		d.open('{')
 		m.writeQualifiedEndpoint(d, c.Endpoint)
 		d.int("instances", int64(c.Workers))
 		d.close('}')
 	}
 	d.close(']')
-	m.writeNearest(d, t, census)
-	if len(m.disconnected()) == 0 { // else it would find nothing there either
+	m.writeNearest(d, t, counts)
+	if len(m.disconnected()) == 0 { // otherwise a mock worker would not be found either
 		d.text("mock", m.options.Mock)
 	}
 	d.close('}')
 }
 
-// notConnected is what workers would be seen by, and is away: NATS too where nothing that is known
-// so far uses it.
+// disconnected returns the systems that workers would be found through and that are not
+// connected. NATS is among them even if no known worker uses it.
 func (m *Monitor) disconnected() (all []systemStatus) {
-	t := m.stats()
-	if t.NATS.Used() && !t.NATS.Disabled() && !t.NATS.Up() {
-		all = append(all, m.systemStatusOf("nats", &t.NATS))
+	s := m.stats()
+	if s.NATS.Used() && !s.NATS.Disabled() && !s.NATS.Up() {
+		all = append(all, m.systemStatusOf("nats", &s.NATS))
 	}
-	for name, link := range registries(t) {
-		if link.Used() && !link.Up() {
-			all = append(all, m.systemStatusOf(name, link))
+	for name, conn := range registries(s) {
+		if conn.Used() && !conn.Up() {
+			all = append(all, m.systemStatusOf(name, conn))
 		}
 	}
 	return all

@@ -10,13 +10,13 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// few is how many workers, or other things, a sentence names.
+// maxListed is how many workers, or other things, a sentence names.
 const maxListed = 3
 
-// list names the first few of all, and says how many more there are.
+// summarizeStrings joins the first few strings, and says how many more there are.
 func summarizeStrings(all []string) string { return summarize(all, func(s string) string { return s }) }
 
-// some names the first few of all as name does.
+// summarize joins the names of the first few elements, and says how many more there are.
 func summarize[T any](all []T, name func(T) string) string {
 	if len(all) <= maxListed {
 		return joinAnd(firstNames(all, name))
@@ -24,7 +24,7 @@ func summarize[T any](all []T, name func(T) string) string {
 	return fmt.Sprintf("%s and %s more", strings.Join(firstNames(all, name), ", "), formatCount(len(all)-maxListed))
 }
 
-// first are the names of the first few.
+// firstNames returns the names of the first few elements.
 func firstNames[T any](all []T, name func(T) string) (names []string) {
 	for _, one := range all[:min(maxListed, len(all))] {
 		names = append(names, name(one))
@@ -32,15 +32,15 @@ func firstNames[T any](all []T, name func(T) string) (names []string) {
 	return names
 }
 
-// workers is how many these rows are of: the ranks of one are one.
+// countWorkers counts the workers of the rows. The ranks of a worker count once.
 func countWorkers(rows []*row) int { return len(firstRows(rows)) }
 
-// workers are those of the problem, with their endpoint.
+// workersOfEndpoint returns the number of the problem's workers and their endpoint, as text.
 func (p *problem) workersOfEndpoint() string {
 	return plural(countWorkers(p.rows), "worker") + " of " + p.endpoint.String()
 }
 
-// firstOfEach is the first row of each worker, in the order of the rows.
+// firstRows returns the first row of each worker, in the order of the rows.
 func firstRows(rows []*row) (firsts []*row) {
 	seen := make(map[fleet.WorkerID]bool, len(rows))
 	for _, r := range rows {
@@ -52,7 +52,8 @@ func firstRows(rows []*row) (firsts []*row) {
 	return firsts
 }
 
-// names are those of the first few workers. One of several ranks is named once.
+// workerNames joins the names of the first few workers. A worker with several ranks is named
+// once.
 func workerNames(rows []*row) string {
 	ranks := make(map[fleet.WorkerID]int, len(rows))
 	for _, r := range rows {
@@ -66,19 +67,19 @@ func workerNames(rows []*row) string {
 	})
 }
 
-// ago is how long ago it was so last.
+// lastTrueAgo returns how long ago the condition last held, as text.
 func (p *problem) lastTrueAgo(m *Monitor) string {
 	return formatDuration((m.now - p.lastTrue).duration()) + " ago"
 }
 
-// until says of something that it is over.
+// endedWithTitle returns an ended message that has this title.
 func endedWithTitle(title string) func(*Monitor, *problem) message {
 	return func(m *Monitor, p *problem) message {
-		return message{title: title, detail: "That was so until " + p.lastTrueAgo(m) + "."}
+		return message{title: title, detail: "It lasted until " + p.lastTrueAgo(m) + "."}
 	}
 }
 
-// and joins names as people do.
+// joinAnd joins names with commas and "and".
 func joinAnd(all []string) string {
 	if len(all) < 2 {
 		return strings.Join(all, "")
@@ -87,7 +88,7 @@ func joinAnd(all []string) string {
 	return strings.Join(all[:last], ", ") + " and " + all[last]
 }
 
-// many is a number of things.
+// plural returns a number with its noun.
 func plural[N int | uint64](n N, one string) string {
 	if n == 1 {
 		return "1 " + one
@@ -95,7 +96,7 @@ func plural[N int | uint64](n N, one string) string {
 	return formatCount(n) + " " + one + "s"
 }
 
-// thousands is a number with commas.
+// formatCount formats a number with thousands separators.
 func formatCount[N int | uint64 | int64](n N) string {
 	s := strconv.FormatUint(uint64(n), 10)
 	for i := len(s) - 3; i > 0; i -= 3 {
@@ -104,15 +105,15 @@ func formatCount[N int | uint64 | int64](n N) string {
 	return s
 }
 
-// lowered has a small letter at its beginning, as in the middle of a sentence.
+// lowerFirst lower-cases the first letter, for the middle of a sentence.
 func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }
 
-// percent has a space that does not break between number and sign.
+// formatPercent puts a no-break space between number and sign.
 func formatPercent(v float64) string { return fmt.Sprintf("%.0f\u00a0%%", math.Round(v*100)) }
 
 func formatFactor(v float64) string { return fmt.Sprintf("%.2f×", v) }
 
-// lasting is a duration as people say it.
+// formatDuration formats a duration to the second, such as "4 min 22 s".
 func formatDuration(d time.Duration) string {
 	d = d.Round(time.Second)
 	minutes, seconds := int(d.Minutes()), int(d.Seconds())%60
@@ -129,9 +130,9 @@ func formatDuration(d time.Duration) string {
 	return fmt.Sprintf("%d h", minutes/60)
 }
 
-// either is one of the two.
-func ifElse[T any](first bool, a, b T) T {
-	if first {
+// ifElse returns a if the condition holds, else b.
+func ifElse[T any](cond bool, a, b T) T {
+	if cond {
 		return a
 	}
 	return b
