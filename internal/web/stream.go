@@ -20,7 +20,7 @@ const (
 	// cuts at most are held by those who read slowly, however many they are.
 	sendTimeout = 10 * time.Second
 
-	// farewell is how long a client may take for the end of its stream.
+	// closeTimeout is how long a client may take for the end of its stream.
 	closeTimeout = 500 * time.Millisecond
 
 	// sendBuffer bounds, in bytes, what the kernel keeps for a client that does not read. It
@@ -28,6 +28,11 @@ const (
 	socketSendBuffer = 64 << 10
 
 	chunkSize = 64 << 10
+
+	// stuckFor is how long an event at least has been waiting when a connection of HTTP/2 ends
+	// because nothing can be written to it. The frame that is stuck need not be of the event: it
+	// may have been written up to a second before, when there was none.
+	stuckFor = StallTimeout - time.Second
 )
 
 // stream sends the newest cut once a second: the first with the history, later ones
@@ -55,8 +60,11 @@ func (s *server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	to := sender{w: w, controller: http.NewResponseController(w), gzip: packed}
 	// Else the time for reading the request would end the stream.
 	_ = to.controller.SetReadDeadline(time.Time{})
-	switch there := s.sendEvents(r.Context(), &to); {
-	case to.slowest() >= sendTimeout, r.ProtoMajor == 2 && r.Context().Err() != nil && to.slowest() >= StallTimeout:
+	there := s.sendEvents(r.Context(), &to)
+	// A write may fail before the context of its request is canceled.
+	ended := !there || r.Context().Err() != nil
+	switch {
+	case to.slowest() >= sendTimeout, r.ProtoMajor == 2 && ended && to.slowest() >= stuckFor:
 		s.o.Fleet.Stats.StreamsCutOff.Add(1)
 	case there:
 		to.finish()
