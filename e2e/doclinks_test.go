@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // linkingDocs are the files whose links are checked.
@@ -40,6 +42,37 @@ func TestDocsLinksResolve(t *testing.T) {
 				t.Errorf("%s links %s: %s has no such heading", path, m[1], target)
 			}
 		}
+	}
+}
+
+func TestDocsPicturesExist(t *testing.T) {
+	t.Parallel()
+	source := regexp.MustCompile(`(?:src|srcset)="([^"]+)"`)
+	const most = 200 << 10
+	for _, m := range source.FindAllStringSubmatch(string(readFile(t, "../README.md")), -1) {
+		if info, err := os.Stat(filepath.Join("..", m[1])); err != nil || info.Size() > most {
+			t.Errorf("README.md shows %s: want a file of at most %d bytes (%v)", m[1], most, err)
+		}
+	}
+}
+
+func TestDocsDesignNamesEveryPackage(t *testing.T) {
+	t.Parallel()
+	_, table, _ := strings.Cut(string(readFile(t, "../docs/design.md")), "\n## Packages\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	var want []string
+	for _, parent := range []string{"cmd", "internal"} {
+		entries, err := os.ReadDir(filepath.Join("..", parent))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range entries {
+			want = append(want, parent+"/"+entry.Name())
+		}
+	}
+	got := find(table, `\b(?:cmd|internal)/[a-z_]+`)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("packages (-repository +docs/design.md):\n%s", diff)
 	}
 }
 
