@@ -59,7 +59,7 @@ func TestEventPlaneNATSMattersOnceAWorkerNeedsIt(t *testing.T) {
 		t.Errorf("got %q, want one warning", lines)
 	}
 	s.register(wire.LayoutInstances, instance("generate", 5)) // a worker of 0.5.1
-	m.waitUntilNotReady("NATS is not connected, no poll has been done yet")
+	m.waitUntilNotReady("NATS is not connected, no poll has completed yet")
 	m.waitForSamples(samples{workersSeries("generate", "answering"): "2", workersSeries("generate", "silent"): "1"})
 	s.deregister(wire.LayoutInstances, instance("generate", 5))
 	m.waitUntilReady()

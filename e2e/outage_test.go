@@ -26,7 +26,7 @@ func TestOutageAtStartEndsWhenServersCome(t *testing.T) {
 	m := serve(t, env, "--component", "backend", "--endpoint", "generate", "--poll-interval", "0.1")
 	testutil.Until(t, func() error {
 		status, body := get(m.url + "/-/ready?strict=true")
-		for _, why := range []string{"etcd is not connected", "NATS is not connected", "no poll has been done yet"} {
+		for _, why := range []string{"etcd is not connected", "NATS is not connected", "no poll has completed yet"} {
 			if status != 503 || !strings.Contains(body, why) {
 				return fmt.Errorf("GET /-/ready?strict=true: %d %q, want 503 and %q", status, body, why)
 			}

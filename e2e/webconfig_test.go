@@ -71,7 +71,7 @@ func TestWebConfigThatBreaksKeepsThePassword(t *testing.T) {
 		})
 		write(withPassword)
 		until("the snapshot reports no error any more", func() bool { return !strings.Contains(snapshotText(), `"kind":"web_config"`) })
-		if got := len(m.LinesWith("The web configuration cannot be used as it is")); got != i+1 {
+		if got := len(m.LinesWith("The web configuration cannot be used; the previous one")); got != i+1 {
 			t.Errorf("%q: logged %d times that it cannot be used, want %d", text, got, i+1)
 		}
 	}

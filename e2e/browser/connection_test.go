@@ -68,7 +68,7 @@ func TestWebPageShowsWhyStreamIsRefused(t *testing.T) {
 	b := startChromium(t).newTab(t)
 	b.expectOutage(true)
 	b.open(p.url + "/")
-	b.waitForText("#banner", "Not connected.", "There are 100 open pages already", "Trying again")
+	b.waitForText("#banner", "Not connected.", "There are 100 open streams already", "Trying again")
 	for _, resp := range streams {
 		resp.Body.Close()
 	}

@@ -17,31 +17,31 @@ import (
 func (m *Metrics) Handler(log *slog.Logger) http.Handler {
 	formats := expfmt.DefaultAcceptedFormats()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		forms := m.formats
+		renderers := m.formats
 		if m.standby != nil && m.standby() && r.URL.Query().Get("standby") != "1" {
-			forms = m.programFormats
+			renderers = m.programFormats
 		}
 		format, reader := expfmt.NegotiateAccept(r.Header, formats...), &reader{connection: http.NewResponseController(w)}
-		page := m.cache.render(forms[format.FormatType()], reader)
-		defer m.cache.release(page, reader)
-		if page.err != nil {
-			log.Error("The metrics page cannot be written", "error", page.err)
-			http.Error(w, "the metrics page cannot be written: "+page.err.Error(), http.StatusInternalServerError)
+		rendered := m.cache.render(renderers[format.FormatType()], reader)
+		defer m.cache.release(rendered, reader)
+		if rendered.err != nil {
+			log.Error("The metrics cannot be written", "error", rendered.err)
+			http.Error(w, "the metrics cannot be written: "+rendered.err.Error(), http.StatusInternalServerError)
 			return
 		}
 		w.Header().Set("Content-Type", string(format))
 		w.Header().Set("Vary", "Accept, Accept-Encoding")
-		body := page.body.Bytes()
+		body := rendered.body.Bytes()
 		if AcceptsGzip(r.Header) {
 			w.Header().Set("Content-Encoding", "gzip")
-			body = page.gzip()
+			body = rendered.gzip()
 		}
-		page.send(w, reader, body)
+		rendered.send(w, reader, body)
 	})
 }
 
-// AcceptsGzip reports whether a client takes gzip, and likes it no less than no coding at all
-// (RFC 9110, section 12.5.3). One that says nothing of codings gets none.
+// AcceptsGzip reports whether a client accepts gzip and does not prefer identity (RFC 9110,
+// section 12.5.3). A client without Accept-Encoding gets no gzip.
 func AcceptsGzip(h http.Header) bool {
 	gzip, others, identity := -1.0, 0.0, 0.0
 	for part := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
@@ -65,17 +65,17 @@ func AcceptsGzip(h http.Header) bool {
 	return gzip > 0 && gzip >= identity
 }
 
-// weights are those that section 12.4.2 of RFC 9110 knows.
+// qualityPattern matches a weight as in section 12.4.2 of RFC 9110.
 var qualityPattern = regexp.MustCompile(`^[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*$`)
 
-// quality is the weight that parameters say. One that cannot be read is 0: every client can
-// read what is not coded.
+// quality is the weight in the parameters. It is 0 if it cannot be parsed: every client can read
+// an uncompressed response.
 func quality(parameters string) float64 {
 	match := qualityPattern.FindStringSubmatch(parameters)
 	if match == nil {
 		return 0
 	}
-	weight, _ := strconv.ParseFloat(match[1], 64) // the expression lets nothing else through
+	weight, _ := strconv.ParseFloat(match[1], 64) // cannot fail on a match
 	return weight
 }
 

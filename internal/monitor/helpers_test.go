@@ -23,7 +23,7 @@ var (
 
 func u(n uint64) fleet.Opt[uint64] { return fleet.Some(n) }
 
-// options are those of a Glance at the fleet, which is connected to NATS and etcd.
+// newOptions returns the options of a Monitor of the fleet, which is connected to NATS and etcd.
 func options(f *fleet.Fleet) Options {
 	for _, l := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.NATSServer, &f.Stats.Etcd} {
 		l.MarkUsed()
@@ -36,20 +36,19 @@ func options(f *fleet.Fleet) Options {
 		Registry: "etcd", Watches: []string{"v1/instances/dynamo/"}, Instance: "dynamo/components/metrics/instance", Mock: "mock_worker"}
 }
 
-// lab is a fleet that is looked at, in the time of a bubble.
+// harness is a fleet with a Monitor, in a synctest bubble.
 type harness struct {
 	t       *testing.T
 	fleet   *fleet.Fleet
 	monitor *Monitor
 
-	replies []fleet.PollReply // of each poll
+	replies []fleet.PollReply // the replies to each poll
 }
 
-// inLab runs a test in a bubble, with a fleet that watches everything and in which
-// nobody is registered.
+// inBubble runs a test in a bubble, with a fleet that watches everything and has no workers.
 func inBubble(t *testing.T, test func(*harness)) { inBubbleWithLimit(t, 10_000, test) }
 
-// inLabOf is inLab with a fleet of so many workers at most.
+// inBubbleWithLimit is inBubble with a bound on tracked workers.
 func inBubbleWithLimit(t *testing.T, most int, test func(*harness)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{}, most, true)
@@ -59,7 +58,7 @@ func inBubbleWithLimit(t *testing.T, most int, test func(*harness)) {
 	})
 }
 
-// watch has the lab watch these namespaces.
+// watchNamespaces replaces the fleet and the monitor by ones that watch these namespaces.
 func (l *harness) watchNamespaces(namespaces wire.Namespaces) {
 	var all fleet.Target
 	if namespaces.IsPattern() {
@@ -83,10 +82,10 @@ func (l *harness) registerPublishing(e fleet.Endpoint, ids ...uint64) {
 	fleettest.RegisterPublishing(l.fleet, e, ids...)
 }
 
-// answer sets what is answered to each poll from now on.
+// setReplies sets the replies to all polls from now on.
 func (l *harness) setReplies(answers ...fleet.PollReply) { l.replies = answers }
 
-// second lets a second pass, in which there is a poll, and looks.
+// tick lets a second pass with one poll, and takes a sample.
 func (l *harness) tick() {
 	time.Sleep(time.Second)
 	l.fleet.Advance(time.Now())
@@ -118,7 +117,7 @@ func (l *harness) snapshot() (s snapshotJSON) {
 	return s
 }
 
-// problem is the one of this id; the zero one if it is not raised.
+// problem returns the problem with this id, or the zero value if it is not raised.
 func (l *harness) problem(id string) problemJSON {
 	l.t.Helper()
 	for _, p := range l.snapshot().Problems {
@@ -129,7 +128,7 @@ func (l *harness) problem(id string) problemJSON {
 	return problemJSON{}
 }
 
-// raised are the ids of all problems.
+// raised returns the ids of all problems.
 func (l *harness) raised() (ids []string) {
 	l.t.Helper()
 	for _, p := range l.snapshot().Problems {
@@ -139,8 +138,8 @@ func (l *harness) raised() (ids []string) {
 	return ids
 }
 
-// within lets time pass until the problem is raised, or is not any more, and fails the
-// test if that takes another time than so many seconds.
+// expectWithin lets time pass until the problem is raised, or withdrawn. The test fails unless
+// that takes exactly this many seconds.
 func (l *harness) expectWithin(seconds int, id string, raised bool) {
 	l.t.Helper()
 	for n := 1; n <= seconds+5; n++ {
@@ -155,7 +154,7 @@ func (l *harness) expectWithin(seconds int, id string, raised bool) {
 	l.t.Errorf("%s is %s after %d s, want it otherwise: raised are %v", id, ifElse(raised, "not raised", "raised"), seconds+5, l.raised())
 }
 
-// keeps lets time pass in which the problem must stay as it is.
+// expectStays lets time pass, in which the problem must stay raised, or not raised.
 func (l *harness) expectStays(d time.Duration, id string, raised bool) {
 	l.t.Helper()
 	for n := range d / time.Second {

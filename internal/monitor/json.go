@@ -8,11 +8,11 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// doc is JSON that is being written. What is absent is left out: it is never 0 or null.
-// By hand, since the rows of ten thousand workers are written once a second.
+// jsonWriter appends JSON to a buffer. An absent value is left out: it is never 0 or null. It
+// does not use encoding/json because the rows of ten thousand workers are written once a second.
 type jsonWriter struct{ b []byte }
 
-// next puts a comma before all values but the first.
+// comma puts a comma before every value but the first.
 func (d *jsonWriter) comma() {
 	if n := len(d.b); n > 0 {
 		switch d.b[n-1] {
@@ -23,7 +23,7 @@ func (d *jsonWriter) comma() {
 	}
 }
 
-// open begins an object or a list.
+// open begins an object or an array.
 func (d *jsonWriter) open(bracket byte) {
 	d.comma()
 	d.b = append(d.b, bracket)
@@ -31,20 +31,20 @@ func (d *jsonWriter) open(bracket byte) {
 
 func (d *jsonWriter) close(bracket byte) { d.b = append(d.b, bracket) }
 
-// field begins a field of an object. Names are of this package, and need no escapes.
+// field begins a field of an object. Names are constants of this package and need no escapes.
 func (d *jsonWriter) field(name string) {
 	d.comma()
 	d.b = append(append(append(d.b, '"'), name...), `":`...)
 }
 
-// string is a value, or an element of a list.
+// string writes a value, or an element of an array.
 func (d *jsonWriter) string(s string) {
 	d.comma()
 	d.b = appendQuoted(d.b, s)
 }
 
-// float is a value, or an element of a list, rounded to so many parts of one. One that
-// is not finite is null, in a list, where its place must be kept.
+// float writes a value, or an element of an array, rounded to 1/parts. A value that is not finite
+// becomes null, because an array must keep its place.
 func (d *jsonWriter) float(v, parts float64) {
 	d.comma()
 	if math.IsNaN(v) || math.IsInf(v, 0) {
@@ -73,7 +73,7 @@ func (d *jsonWriter) uint(name string, n fleet.Opt[uint64]) {
 	}
 }
 
-// number is a field with a number rounded to so many parts of one.
+// number writes a field with a number rounded to 1/parts.
 func (d *jsonWriter) number(name string, v number, parts float64) {
 	if v.OK && !math.IsNaN(v.V) && !math.IsInf(v.V, 0) {
 		d.field(name)
@@ -81,20 +81,20 @@ func (d *jsonWriter) number(name string, v number, parts float64) {
 	}
 }
 
-// fraction has four decimals.
+// fraction writes a field with four decimals.
 func (d *jsonWriter) fraction(name string, v number) { d.number(name, v, 1e4) }
 
-// bool is a field.
+// bool writes a field.
 func (d *jsonWriter) bool(name string, v bool) {
 	d.field(name)
 	d.b = strconv.AppendBool(d.b, v)
 }
 
-// appendQuoted is a string as JSON has it. Nearly all are plain.
+// appendQuoted appends a JSON string. Nearly all strings are plain ASCII.
 func appendQuoted(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			quoted, _ := json.Marshal(s) // of a string: it cannot fail
+			quoted, _ := json.Marshal(s) // a string cannot fail
 			return append(b, quoted...)
 		}
 	}

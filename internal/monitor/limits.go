@@ -2,25 +2,26 @@ package monitor
 
 import "fmt"
 
-// What is remembered, and what a snapshot lists. The sums are over all workers, however
-// many they are.
+// Limits of what the monitor keeps and of what a snapshot lists. Aggregates always cover all
+// workers.
 const (
 	maxEndpoints        = 4096    // endpoints
-	maxRows             = 131_072 // workers at endpoints, and ranks
-	maxUnregisteredRows = 1000    // those of them whose registration is gone
-	maxProblems         = 200     // that are listed
+	maxRows             = 131_072 // workers at endpoints, and their ranks
+	maxUnregisteredRows = 1000    // rows of workers whose registration is gone
+	maxProblems         = 200     // problems that a snapshot lists
 	maxDepartures       = 65_536  // workers that have left in the last ten minutes
 
-	// mostText bounds the rows of a snapshot in bytes, since names may be long: those of
-	// ten thousand workers are 3.5 MB. The rows of problems may have mostNamed more.
+	// maxRowBytes bounds the rows of a snapshot in bytes, because names may be long: the rows of
+	// ten thousand workers take 3.5 MB. The row keys in problems may take another
+	// maxProblemBytes.
 	maxRowBytes     = 32 << 20
 	maxProblemBytes = 4 << 20
 )
 
-// leftOut is what there is no room for.
+// leftOut counts what there is no room for.
 type leftOut struct{ endpoints, rows, problems int }
 
-// missed is what the cut, and what was written of it, leave out.
+// omitted returns what the last sample, and the last written snapshot, leave out.
 func (g *Monitor) omitted() leftOut {
 	l := g.leftOut
 	l.rows += g.unwrittenRows
@@ -40,7 +41,7 @@ func (g *Monitor) writeLeftOut(d *jsonWriter) {
 	d.close('}')
 }
 
-// cutShort also looks at the cut before: what is written is known later.
+// measureLeftOut also checks the sample before, because a snapshot is written after its sample.
 func measureLeftOut(g, _ *Monitor) number {
 	return boolMeasure(g.leftOut != leftOut{} || g.previousLeftOut != leftOut{})
 }
@@ -58,8 +59,8 @@ func leftOutMessage(g *Monitor, p *problem) message {
 	}
 	return message{
 		title: "Not everything is shown here",
-		detail: fmt.Sprintf("There is no room for %s. There is for %s endpoints, %s rows of workers and ranks (%s of them of workers whose registration is gone; %d MiB in all) and %d problems. The sums, and the metrics, are of everything.",
+		detail: fmt.Sprintf("There is no room for %s. The limits are %s endpoints, %s rows of workers and ranks (%s of them for workers whose registration is gone; %d MiB in total) and %d problems. Sums and metrics include everything.",
 			ifElse(len(all) > 0, joinAnd(all), "some of it"), formatCount(maxEndpoints), formatCount(maxRows), formatCount(maxUnregisteredRows), maxRowBytes>>20, maxProblems),
-		check: "is the fleet that large? Then have programs watch a part of it each, by --namespace and --component. Else something registers or publishes made-up names.",
+		check: "is the fleet that large? Then run several programs that watch a part of it each, by --namespace and --component. If not, something registers or publishes invented names.",
 	}
 }

@@ -66,7 +66,7 @@ func TestLimitOfEndpoints(t *testing.T) {
 		testutil.Equal(t, "left out", leftOutCounts(s), []int{2, 2, 0})
 		testutil.Equal(t, "sums", []string{fmt.Sprint(s.Fleet.States.Answering), monitortest.FormatOptional(s.Fleet.LoadMean), monitortest.FormatOptional(s.Fleet.HitRateTotal), monitortest.FormatOptional(s.Fleet.HitRate)}, []string{"4098", "0.5", "0.3", "0.3"})
 		testutil.Equal(t, "problem", h.problem("limit:page").Detail,
-			"There is no room for 2 endpoints and 2 rows. There is for 4,096 endpoints, 131,072 rows of workers and ranks (1,000 of them of workers whose registration is gone; 32 MiB in all) and 200 problems. The sums, and the metrics, are of everything.")
+			"There is no room for 2 endpoints and 2 rows. The limits are 4,096 endpoints, 131,072 rows of workers and ranks (1,000 of them for workers whose registration is gone; 32 MiB in total) and 200 problems. Sums and metrics include everything.")
 		of := func(n int) string {
 			json, stale := h.monitor.RenderSignals("dynamo", endpointNumber(n))
 			return string(json) + stale

@@ -285,11 +285,11 @@ func TestProblemWebConfigNotInForce(t *testing.T) {
 		o.WebFile, o.WebError = "/etc/metrics/web.yml", func() string { return wrong }
 		h.monitor = New(o)
 		h.expectStays(5*time.Second, "web_config", false)
-		wrong = "it does not demand a password any more: want a restart, if that is meant"
+		wrong = "it does not demand no longer requires a password: want a restart, if that is meant"
 		h.tick()
 		p := h.problem("web_config")
 		testutil.Equal(t, "severity", p.Severity, "warn")
-		testutil.Equal(t, "detail", p.Detail, "/etc/metrics/web.yml: it does not demand a password any more: want a restart, if that is meant. The configuration from before is still in force.")
+		testutil.Equal(t, "detail", p.Detail, "/etc/metrics/web.yml: it does not demand no longer requires a password: want a restart, if that is meant. The configuration from before is still in force.")
 		wrong = ""
 		h.tick()
 		h.expectStays(5*time.Second, "web_config", false)

@@ -8,63 +8,63 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// readyAfter is how long the program waits for an input that is away before it is ready
-// without it. What is shown then is what the others say, and what is away is said with it: a
-// program that a load balancer leaves out shows nothing at all.
+// readyTimeout is how long the program waits for a missing input before it is ready without it. It
+// then serves what the other inputs report, and names the missing one: a program that a load
+// balancer leaves out serves nothing at all.
 const readyTimeout = 30 * time.Second
 
 // input is something that the program learns of the fleet from.
 type input struct {
 	*stats.ConnState
-	missing []string // what is wrong with it; empty if nothing is
+	missing []string // what is wrong with it; empty if it works
 }
 
-// inputs are those in use. Of the event planes only those matter that the namespace uses,
-// once that is known.
+// inputs are the inputs in use. Once the registry is known, NATS counts only if the namespace uses
+// it.
 func inputs(f *fleet.Fleet) []input {
-	t := &f.Stats
-	of := func(l *stats.ConnState, away string) input {
+	st := &f.Stats
+	newInput := func(l *stats.ConnState, missing string) input {
 		if l.Up() {
 			return input{l, nil}
 		}
-		return input{l, []string{away}}
+		return input{l, []string{missing}}
 	}
 	all := []input{
-		of(&t.Etcd, "etcd is not connected"),
-		of(&t.Files, "the directory of workers cannot be read"),
-		of(&t.Kubernetes, "the Kubernetes API cannot be read"),
-		of(&t.ZMQ, "no ZMQ publisher is connected"),
+		newInput(&st.Etcd, "etcd is not connected"),
+		newInput(&st.Files, "the directory of workers cannot be read"),
+		newInput(&st.Kubernetes, "the Kubernetes API cannot be read"),
+		newInput(&st.ZMQ, "no ZMQ publisher is connected"),
 	}
-	// Without NATS it is no trouble before it is known that something uses it.
-	if f.IsSynced() && !f.UsesNATS() || !f.IsSynced() && t.NATS.Disabled() {
+	// A missing NATS is no problem until the registry shows that a worker uses it.
+	if f.IsSynced() && !f.UsesNATS() || !f.IsSynced() && st.NATS.Disabled() {
 		return all
 	}
-	nats := of(&t.NATS, "NATS is not connected")
+	nats := newInput(&st.NATS, "NATS is not connected")
 	if refused := f.Diagnostics.RefusedSubjects(true); len(refused) > 0 && len(nats.missing) > 0 {
 		nats.missing[0] = "NATS denies the permission for " + strings.Join(refused, " and ")
 	}
-	if !t.HasPolled() {
-		nats.missing = append(nats.missing, "no poll has been done yet")
+	if !st.HasPolled() {
+		nats.missing = append(nats.missing, "no poll has completed yet")
 	}
 	return append(all, nats)
 }
 
-// Away says what keeps the program from showing the fleet as it is.
-func Missing(f *fleet.Fleet) (away []string) {
+// Missing lists what keeps the program from serving the fleet's present state.
+func Missing(f *fleet.Fleet) (missing []string) {
 	if f.Stats.RegistryUp() && !f.IsSynced() {
-		away = append(away, "it is not known yet who is registered")
+		missing = append(missing, "the registry has not been read yet")
 	}
 	for _, in := range inputs(f) {
-		away = append(away, in.missing...)
+		missing = append(missing, in.missing...)
 	}
-	return away
+	return missing
 }
 
-// Ready reports whether the program has something to show: it was told who is registered,
-// and each input was there or has been waited for. From then on it is ready until it ends.
+// Ready reports whether the program is ready: the registry is known, and it has each input or has
+// waited for it. Once ready, it stays ready until it ends.
 func Ready(f *fleet.Fleet) bool {
-	t := &f.Stats
-	if t.Ready.Load() {
+	st := &f.Stats
+	if st.Ready.Load() {
 		return true
 	}
 	if !f.IsSynced() {
@@ -75,6 +75,6 @@ func Ready(f *fleet.Fleet) bool {
 			return false
 		}
 	}
-	t.Ready.Store(true)
+	st.Ready.Store(true)
 	return true
 }

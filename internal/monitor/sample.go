@@ -4,7 +4,8 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// Sample is what was seen of the endpoints when the fleet was looked at last. It is shared.
+// Sample is the state of the endpoints in the last sample of the fleet. It is shared and must not
+// be changed.
 type Sample struct {
 	Number    uint64 // of the look: another one has another
 	Endpoints []fleet.EndpointState
@@ -24,7 +25,8 @@ func (m *Monitor) LastSample() Sample {
 	return m.lastSample
 }
 
-// state is the endpoint as the Snapshot of the last look had it, but for what only metrics show.
+// state returns the endpoint as it was in the last sample, without the fields that only metrics
+// show.
 func (p *endpointStats) state() fleet.EndpointState {
 	s := &p.aggregate
 	return fleet.EndpointState{Endpoint: p.Endpoint, Counted: p.counted,

@@ -2,11 +2,12 @@ package monitor
 
 import (
 	"context"
-	"dynamo-metrics/internal/testutil"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/testutil"
 )
 
 // run samples the fleet once a second until the test ends.
@@ -29,15 +30,15 @@ func TestMonitorSamplesLessOftenWithoutStreams(t *testing.T) {
 			for end := time.Now().Add(d); time.Now().Before(end); {
 				time.Sleep(500 * time.Millisecond)
 				h.monitor.mu.Lock()
-				h.monitor.sampleTook = 70 * time.Millisecond // in a bubble it takes no time
+				h.monitor.sampleTook = 70 * time.Millisecond // in a bubble a sample takes no time
 				n = h.monitor.sampleCount - before
 				h.monitor.mu.Unlock()
 			}
 			return n
 		}
-		time.Sleep(250 * time.Millisecond) // never at the moment of a tick
+		time.Sleep(250 * time.Millisecond) // never at the time of a ticker event
 		samples(time.Second)
-		testutil.Equal(t, "samples in twenty seconds", samples(20*time.Second), 5) // one each four: 3.5 are the least
+		testutil.Equal(t, "samples in twenty seconds", samples(20*time.Second), 5) // one every four seconds, the multiple of a tick after 3.5 s
 		testutil.Equal(t, "steps of the history without a value", strings.Count(formatSamples(h.snapshot().History.Answering), "–"), 0)
 		h.fleet.Stats.Streams.Store(1)
 		testutil.Equal(t, "samples in twenty seconds with a stream", samples(20*time.Second), 20)

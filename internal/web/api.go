@@ -18,15 +18,15 @@ import (
 //go:embed openapi.json
 var openAPI []byte
 
-// refuse answers with an error.
+// writeJSONError responds with an error.
 func writeJSONError(w http.ResponseWriter, status int, why string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	body, _ := json.Marshal(map[string]string{"error": why}) // strings alone: it cannot fail
-	_, _ = w.Write(append(body, '\n'))                       // the reader may have gone
+	body, _ := json.Marshal(map[string]string{"error": why}) // strings only, so it cannot fail
+	_, _ = w.Write(append(body, '\n'))                       // the client may have disconnected
 }
 
-// send answers with JSON. The client has as long for it as for an event.
+// writeJSON responds with JSON. The client has sendTimeout to read it, as it has for an event.
 func writeJSON(w http.ResponseWriter, r *http.Request, plain []byte, packed func() []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	to := sender{w: w, controller: http.NewResponseController(w)}
@@ -55,7 +55,7 @@ func (s *server) serveFleet(w http.ResponseWriter, r *http.Request) {
 func (s *server) serveWorker(w http.ResponseWriter, r *http.Request) {
 	key := r.URL.Query().Get("key")
 	if key == "" {
-		writeJSONError(w, http.StatusBadRequest, "key is missing: want that of a worker in /api/v1/fleet")
+		writeJSONError(w, http.StatusBadRequest, "key is missing: want the key of a worker in /api/v1/fleet")
 		return
 	}
 	body, found := s.o.Monitor.RenderWorker(key)
@@ -74,7 +74,7 @@ func (s *server) serveSignals(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	e := fleet.Endpoint{Component: query.Get("component"), Name: query.Get("endpoint")}
 	if e.Component == "" || e.Name == "" {
-		writeJSONError(w, http.StatusBadRequest, "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet")
+		writeJSONError(w, http.StatusBadRequest, "component and endpoint are required: those of the workers to scale, as in /api/v1/fleet")
 		return
 	}
 	namespaces := wire.Namespaces(cmp.Or(query.Get("dynamo_namespace"), string(s.o.Namespaces)))

@@ -20,7 +20,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// ask is one request to the handler, without a network.
+// request sends one request to the handler, without a network.
 func (l *harness) request(method, path string, header ...string) *httptest.ResponseRecorder {
 	l.t.Helper()
 	r := httptest.NewRequest(method, path, nil)
@@ -32,7 +32,7 @@ func (l *harness) request(method, path string, header ...string) *httptest.Respo
 	return w
 }
 
-// refused is the error of an answer with this status.
+// requestError returns the error of a response with this status.
 func (l *harness) requestError(method, path string, status int) string {
 	l.t.Helper()
 	w := l.request(method, path)
@@ -82,7 +82,7 @@ func TestAPIErrorsAreJSON(t *testing.T) {
 	inBubble(t, func(l *harness) {
 		t := l.t
 		for _, path := range apiPaths {
-			testutil.Equal(t, "error", l.requestError("POST", path, 405), "POST is not allowed here: GET and HEAD are")
+			testutil.Equal(t, "error", l.requestError("POST", path, 405), "POST is not allowed: want GET or HEAD")
 			testutil.Equal(t, "allowed", l.request("DELETE", path).Header().Get("Allow"), "GET, HEAD")
 			if !strings.HasPrefix(l.requestError("GET", path+"?colour=red", 400), `unknown parameter "colour": `) {
 				t.Errorf("%s says nothing of the unknown parameter", path)
@@ -91,22 +91,22 @@ func TestAPIErrorsAreJSON(t *testing.T) {
 		for path, want := range map[string]string{
 			"/api/v1/fleet?history=yes":      `history is "yes": want true or false`,
 			"/api/v1/fleet?history=true&x=1": `unknown parameter "x": want history`,
-			"/events?x=1":                    `unknown parameter "x": there are none here`,
-			"/worker":                        "key is missing: want that of a worker in /api/v1/fleet",
-			"/worker?key=1&key=2":            `parameter "key" is given 2 times: want it once`,
-			"/api/v1/signals":                "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet",
+			"/events?x=1":                    `unknown parameter "x": this path takes none`,
+			"/worker":                        "key is missing: want the key of a worker in /api/v1/fleet",
+			"/worker?key=1&key=2":            `parameter "key" is given 2 times: want it only once`,
+			"/api/v1/signals":                "component and endpoint are required: those of the workers to scale, as in /api/v1/fleet",
 			"/api/v1/signals?component=a&x=": `unknown parameter "x": want component, endpoint, dynamo_namespace`,
-			"/api/v1/signals?component=a":    "component and endpoint are needed: those of the workers to scale, as in /api/v1/fleet",
+			"/api/v1/signals?component=a":    "component and endpoint are required: those of the workers to scale, as in /api/v1/fleet",
 		} {
 			testutil.Equal(t, path, l.requestError("GET", path, 400), want)
 		}
 		testutil.Equal(t, "error", l.requestError("GET", "/worker?key=%3C1%3E", 404), `there is no worker with the key "<1>"`)
-		testutil.Equal(t, "error", l.requestError("GET", "/api/v2/fleet", 404), "there is no /api/v2/fleet: /api/v1/openapi.json lists all paths")
-		testutil.Equal(t, "error", l.requestError("POST", "/api/", 404), "there is no /api/: /api/v1/openapi.json lists all paths")
+		testutil.Equal(t, "error", l.requestError("GET", "/api/v2/fleet", 404), "there is no /api/v2/fleet: see /api/v1/openapi.json")
+		testutil.Equal(t, "error", l.requestError("POST", "/api/", 404), "there is no /api/: see /api/v1/openapi.json")
 	})
 }
 
-// signals is everything that the signals of an endpoint can have.
+// signalsJSON has every field that a signals response can have.
 type signalsJSON struct {
 	Namespace, Component, Endpoint string
 	Seen                           bool
@@ -171,7 +171,7 @@ func TestSignalsAggregateOneEndpoint(t *testing.T) {
 	})
 }
 
-// TestSignalsCountReportingWorkers, since not all may report what is summed.
+// TestSignalsCountReportingWorkers: not all workers report every value.
 func TestSignalsCountReportingWorkers(t *testing.T) {
 	inBubble(t, func(l *harness) {
 		t := l.t
@@ -198,8 +198,7 @@ func TestSignalsCountReportingWorkers(t *testing.T) {
 	})
 }
 
-// TestSnapshotKVUsageMatchesSignals, in signals and on the page: what the worker says itself, whatever its
-// blocks are.
+// TestSnapshotKVUsageMatchesSignals: both have what the worker reports, whatever its blocks are.
 func TestSnapshotKVUsageMatchesSignals(t *testing.T) {
 	inBubble(t, func(l *harness) {
 		t := l.t
@@ -217,7 +216,7 @@ func TestSnapshotKVUsageMatchesSignals(t *testing.T) {
 	})
 }
 
-// TestSnapshotSlotsAreMeanOfReportingWorkers: of those that say them.
+// TestSnapshotSlotsAreMeanOfReportingWorkers leaves out workers without slots.
 func TestSnapshotSlotsAreMeanOfReportingWorkers(t *testing.T) {
 	inBubble(t, func(l *harness) {
 		t := l.t
@@ -257,7 +256,7 @@ func TestSignalsRefuseStaleLoads(t *testing.T) {
 			l.tick()
 			testutil.Equal(t, "age", monitortest.FormatOptional(l.signals(generateSignalsPath).Age), "0")
 		}
-		// Polls every two seconds: the seventh second is more than three of them, and one.
+		// Polls are every two seconds, so the limit is three of them and a second: seven seconds.
 		for n := range 8 {
 			time.Sleep(time.Second)
 			l.monitor.Sample(time.Now())
@@ -267,10 +266,10 @@ func TestSignalsRefuseStaleLoads(t *testing.T) {
 		}
 		stale("stale: the newest load is 8 s old, want no more than 7 s")
 		l.tick()
-		time.Sleep(7 * time.Second) // and nobody has looked
+		time.Sleep(7 * time.Second) // and no sample was taken
 		testutil.Equal(t, "age", monitortest.FormatOptional(l.signals(generateSignalsPath).Age), "7")
 		time.Sleep(time.Second)
-		testutil.Equal(t, "age", monitortest.FormatOptional(l.signals(generateSignalsPath).Age), "7") // a second may pass until somebody does
+		testutil.Equal(t, "age", monitortest.FormatOptional(l.signals(generateSignalsPath).Age), "7") // the sample may be up to two seconds old
 		time.Sleep(time.Second)
 		stale("stale: the newest load is 9 s old, want no more than 7 s")
 	})
@@ -304,8 +303,8 @@ func TestSignalsRefuseUnwatchedEndpoint(t *testing.T) {
 	})
 }
 
-// TestSignalsSelectNamespaces and watched, of each sort of both; without a
-// question they are of all that are watched.
+// TestSignalsSelectNamespaces tries each kind of watched and requested namespaces. Without a
+// parameter signals cover all watched namespaces.
 func TestSignalsSelectNamespaces(t *testing.T) {
 	const all, old, new, none, not = "[3,0.5,0.9,75,6,–,–,0]", "[2,0.3,0.4,30,3,–,–,0]", "[1,0.9,0.9,45,3,–,–,0]", "[0,–,–,0,0,0,–,–]", "404"
 	for watched, asked := range map[wire.Namespaces]map[string]string{
@@ -360,7 +359,8 @@ func TestSignalsRefuseStaleScrapedLoads(t *testing.T) {
 	})
 }
 
-// TestSnapshotSurvivesExtremeNumbers to those of the others, and are JSON.
+// TestSnapshotSurvivesExtremeNumbers: they do not affect the values of other workers, and the
+// output is valid JSON.
 func TestSnapshotSurvivesExtremeNumbers(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		t := h.t

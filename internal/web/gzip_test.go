@@ -11,8 +11,8 @@ import (
 	"dynamo-metrics/internal/fleet/fleettest"
 )
 
-// TestAcceptsGzipOnEveryPath as RFC 9110 says in 12.4.2 and 12.5.3, on each path that
-// compresses, and on a standby.
+// The cases are from RFC 9110, sections 12.4.2 and 12.5.3, on each path that compresses and on a
+// standby.
 func TestAcceptsGzipOnEveryPath(t *testing.T) {
 	f := fleettest.Original(t)
 	standby := exposition.NewMetrics(exposition.Collector{Fleet: f, Build: build, Now: func() time.Time { return served }, Standby: func() bool { return true }})
@@ -32,7 +32,7 @@ func TestAcceptsGzipOnEveryPath(t *testing.T) {
 		{[]string{"identity, *;q=0"}, false}, {[]string{"identity;q=0.5, gzip"}, true}, {[]string{"identity;q=0.5, gzip;q=0.2"}, false}, {[]string{"identity, gzip"}, true},
 		{[]string{"identity;q=0, gzip;q=0.2"}, true}, {[]string{"identity;q=0.5, *;q=0.2"}, false},
 		{[]string{"br", "gzip"}, true}, {[]string{"gzip", "br"}, true}, {[]string{"br", "gzip;q=0"}, false}, {[]string{"*", "gzip;q=0."}, false}, {[]string{"br, deflate", "identity"}, false},
-		// What is no weight: better plain than wrong.
+		// An invalid weight counts as 0.
 		{[]string{"gzip;q="}, false}, {[]string{"gzip;q"}, false}, {[]string{"gzip;"}, false}, {[]string{"gzip;q=x"}, false}, {[]string{"gzip;q=-1"}, false}, {[]string{"gzip;q=1.5"}, false},
 		{[]string{"gzip;q=.5"}, false}, {[]string{"gzip;q=0.0000"}, false}, {[]string{"gzip;q= 0"}, false}, {[]string{"gzip;level=9"}, false},
 	} {

@@ -8,11 +8,11 @@ import (
 	"sync"
 )
 
-// A gzip stream of ours is a header, pieces that were compressed each for itself, and
-// an end with the checksum of them all: so a piece can be part of every client's stream.
+// A gzip stream is sent as a header, independently compressed chunks, and a trailer with the
+// checksum of all chunks. So one chunk can be part of every client's stream.
 var gzipHeader = []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff}
 
-// gzipSum is what the end of a gzip stream says of it.
+// gzipTrailer holds the checksum and the size that end a gzip stream.
 type gzipTrailer struct {
 	crc  uint32
 	size uint32
@@ -25,7 +25,7 @@ func (s *gzipTrailer) update(plain ...[]byte) {
 	}
 }
 
-// end is an empty last block, and the sum.
+// bytes returns an empty final block and the trailer.
 func (s *gzipTrailer) bytes() []byte {
 	b := []byte{1, 0, 0, 0xff, 0xff}
 	b = binary.LittleEndian.AppendUint32(b, s.crc)
@@ -37,21 +37,21 @@ var flateWriters = sync.Pool{New: func() any {
 	return w
 }}
 
-// deflated is a piece of a stream: it refers to nothing before it, ends at a byte, and
-// is not the last.
+// deflateChunk compresses a chunk of a stream. The chunk refers to no earlier data, ends on a
+// byte boundary, and is not the final block.
 func deflateChunk(plain ...[]byte) []byte {
 	w := flateWriters.Get().(*flate.Writer)
 	defer flateWriters.Put(w)
 	var b bytes.Buffer
 	w.Reset(&b)
 	for _, p := range plain {
-		_, _ = w.Write(p) // a buffer takes all
+		_, _ = w.Write(p) // a buffer never fails
 	}
 	_ = w.Flush()
 	return b.Bytes()
 }
 
-// gzipped is a whole gzip stream of one piece.
+// gzipStream returns a complete gzip stream of one chunk.
 func gzipStream(plain, piece []byte) []byte {
 	var sum gzipTrailer
 	sum.update(plain)

@@ -1,6 +1,12 @@
 package web
 
 import (
+	"log/slog"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
 	"dynamo-metrics/internal/exposition"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/fleet/fleettest"
@@ -8,11 +14,6 @@ import (
 	"dynamo-metrics/internal/monitor/monitortest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/wire"
-	"log/slog"
-	"net/http"
-	"testing"
-	"testing/synctest"
-	"time"
 )
 
 // generate is the endpoint of most workers of these tests, prefill that of others.
@@ -47,7 +48,7 @@ type harness struct {
 	monitor *monitor.Monitor
 	handler http.Handler
 
-	replies []fleet.PollReply // of each poll
+	replies []fleet.PollReply // the replies to each poll
 }
 
 // inBubble runs a test with a fleet that watches everything and in which no worker is registered.

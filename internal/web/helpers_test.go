@@ -1,16 +1,17 @@
 package web
 
 import (
-	"dynamo-metrics/internal/exposition"
-	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/fleet/fleettest"
-	"dynamo-metrics/internal/monitor"
-	"dynamo-metrics/internal/testutil"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"dynamo-metrics/internal/exposition"
+	"dynamo-metrics/internal/fleet"
+	"dynamo-metrics/internal/fleet/fleettest"
+	"dynamo-metrics/internal/monitor"
+	"dynamo-metrics/internal/testutil"
 )
 
 // served is the time at which the metrics of these tests are scraped.

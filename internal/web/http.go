@@ -12,25 +12,25 @@ import (
 	"time"
 )
 
-// drain is how long Serve waits for requests under way when it ends.
+// drainTimeout is how long Serve waits for requests in progress when it ends.
 const drainTimeout = time.Second
 
-// Stalled is how long a connection of HTTP/2 may take not a single byte: there the end
-// of a request's time does not end a write that is stuck. The library looks at these
-// intervals, so that it may be twice as long.
+// StallTimeout is how long an HTTP/2 connection may accept not a single byte. In HTTP/2 a request's
+// write deadline does not end a write that is stuck. The library checks at this interval, so the
+// actual time may be up to twice as long.
 const StallTimeout = 3 * time.Second
 
 // What a client may take of a connection.
 const (
 	headerTimeout   = 5 * time.Second
-	requestTimeout  = 10 * time.Second // with the headers
-	responseTimeout = 30 * time.Second // from the end of the headers; streams have times of their own
+	requestTimeout  = 10 * time.Second // includes the headers
+	responseTimeout = 30 * time.Second // from the end of the headers; streams set their own deadlines
 	idleTimeout     = 2 * time.Minute  // between requests
 	maxHeaders      = 64 << 10         // bytes; the library adds 4 KiB
 )
 
-// Serve answers HTTP on l until ctx ends, then lets requests under way finish. Config is what
-// is demanded of clients; nil: nothing.
+// Serve serves HTTP on l until ctx ends, then lets requests in progress finish. Config is what
+// clients must meet; nil means that there are no requirements.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfig, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           h,
@@ -47,8 +47,8 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfi
 	if config != nil {
 		g := &guardedListener{Listener: l, config: config, server: server}
 		l, server.Handler, server.ConnContext = g, config.guard(h), g.connContext
-		if d := config.current.Load(); d.tls != nil {
-			log.Info("TLS is enabled.", "http2", slices.Contains(d.tls.NextProtos, "h2"), "address", address)
+		if required := config.current.Load(); required.tls != nil {
+			log.Info("TLS is enabled.", "http2", slices.Contains(required.tls.NextProtos, "h2"), "address", address)
 		}
 		watching, stop := context.WithCancel(ctx)
 		watched := make(chan struct{})
@@ -74,17 +74,17 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfi
 	return nil
 }
 
-// connection is the key of the connection that a request has come by.
+// connKey is the context key of a request's connection.
 type connKey struct{}
 
-// LimitSendBuffer bounds, in bytes, what the kernel keeps for a client that does not read.
-// Beyond that a write waits, so that its deadline says whether the client reads.
+// LimitSendBuffer bounds how many bytes the kernel buffers for a client that does not read.
+// Beyond that a write blocks, so that its deadline detects such a client.
 func LimitSendBuffer(r *http.Request, most int) {
 	c := r.Context().Value(connKey{})
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}
 	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.SetWriteBuffer(most) // of one that has gone
+		_ = tcp.SetWriteBuffer(most) // fails if the client has disconnected
 	}
 }

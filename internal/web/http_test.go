@@ -22,7 +22,7 @@ import (
 
 var paths = []string{"/metrics", "/", "/-/healthy", "/live", "/-/ready", "/health"}
 
-// readyFleet is the fleet of the original, connected and polled.
+// readyFleet is originalFleet, connected and polled.
 func readyFleet(t *testing.T) *fleet.Fleet {
 	f := fleettest.Original(t)
 	for _, l := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.Etcd} {
@@ -79,11 +79,10 @@ func TestHandlerMetricsProtobuf(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	testutil.Equal(t, "page in protobuf, as text", text.String(), metricsText(t, f))
+	testutil.Equal(t, "protobuf, as text", text.String(), metricsText(t, f))
 }
 
-// TestHandlerMetricsNeverOpenMetrics because it would put _total behind the names of
-// the original's two counters.
+// OpenMetrics would append _total to the names of the original's two counters.
 func TestHandlerMetricsNeverOpenMetrics(t *testing.T) {
 	f := fleettest.Original(t)
 	for _, accept := range []string{
@@ -96,7 +95,7 @@ func TestHandlerMetricsNeverOpenMetrics(t *testing.T) {
 		if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, "text/plain; version=") {
 			t.Errorf("Accept: %s: content type %q", accept, got)
 		}
-		testutil.Equal(t, "page for Accept: "+accept, w.Body.String(), metricsText(t, f))
+		testutil.Equal(t, "metrics for Accept: "+accept, w.Body.String(), metricsText(t, f))
 	}
 }
 
@@ -110,11 +109,11 @@ func TestHandlerMetricsGzip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page, err := io.ReadAll(z)
+	text, err := io.ReadAll(z)
 	if err != nil {
 		t.Fatal(err)
 	}
-	testutil.Equal(t, "page", string(page), plain.Body.String())
+	testutil.Equal(t, "metrics", string(text), plain.Body.String())
 }
 
 func TestHandlerAllowsOnlyGetAndHead(t *testing.T) {
@@ -169,7 +168,7 @@ type collectorFunc func(chan<- prometheus.Metric)
 func (collectorFunc) Describe(chan<- *prometheus.Desc)      {}
 func (f collectorFunc) Collect(ch chan<- prometheus.Metric) { f(ch) }
 
-// TestHandlerServesManyAtOnce is for the race detector.
+// This test is for the race detector.
 func TestHandlerServesManyAtOnce(t *testing.T) {
 	f := readyFleet(t)
 	h := handler(f)

@@ -18,24 +18,23 @@ import (
 	"dynamo-metrics/internal/monitor"
 )
 
-// pageFiles are what the page for people is made of, as they stand in the directory:
-// there is no build step.
+// assetFiles are the files of the web page. There is no build step.
 //
 //go:embed page/*.css page/*.js page/*.svg page/index.html
 var assetFiles embed.FS
 
-// pagePolicy lets the page load its own files, ask the server that it came from, and do
-// nothing else.
+// contentSecurityPolicy lets the web page load its own files and send requests to its own server,
+// and nothing else.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 var indexTemplate = template.Must(template.ParseFS(assetFiles, "page/index.html"))
 
-// page shows people the fleet. Its script draws what the server tells it on /events; to
-// those without script it says what is watched, and how many workers there were when the
-// fleet was looked at last. It is written once for all who ask until the next look.
+// indexHandler serves the web page. Its script draws the fleet from the stream on /events. Without
+// JavaScript it shows what is watched and how many workers there were in the last sample. The page
+// is rendered once for all requests until the next sample.
 func indexHandler(f *fleet.Fleet, namespace string, sample func() monitor.Sample) http.Handler {
-	type says struct {
+	type indexData struct {
 		Namespace, Watched string
 		Missing, Modules   []string
 		Endpoints          []fleet.EndpointState
@@ -44,35 +43,35 @@ func indexHandler(f *fleet.Fleet, namespace string, sample func() monitor.Sample
 	var mu sync.Mutex
 	var last *document
 	var number uint64
-	var missing []string
-	now := func() (*document, error) {
-		s, away := sample(), monitor.Missing(f)
+	var lastMissing []string
+	current := func() (*document, error) {
+		s, missing := sample(), monitor.Missing(f)
 		mu.Lock()
 		defer mu.Unlock()
-		if last != nil && number == s.Number && slices.Equal(missing, away) {
+		if last != nil && number == s.Number && slices.Equal(lastMissing, missing) {
 			return last, nil
 		}
 		var b bytes.Buffer
-		if err := indexTemplate.Execute(&b, says{namespace, targetText(f.Target()), away, modules, s.Endpoints}); err != nil {
+		if err := indexTemplate.Execute(&b, indexData{namespace, targetText(f.Target()), missing, modules, s.Endpoints}); err != nil {
 			return nil, err
 		}
-		last, number, missing = newDocument("index.html", b.Bytes()), s.Number, away
+		last, number, lastMissing = newDocument("index.html", b.Bytes()), s.Number, missing
 		return last, nil
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		d, err := now()
+		d, err := current()
 		if err != nil {
-			http.Error(w, "the page cannot be written: "+err.Error(), http.StatusInternalServerError)
+			http.Error(w, "the web page cannot be written: "+err.Error(), http.StatusInternalServerError)
 			return
 		}
 		d.ServeHTTP(w, r)
 	})
 }
 
-// pageModules are the scripts that main.js calls for: named in the page, they are loaded
-// at once instead of one after the other.
+// scriptModules are the scripts that main.js imports. The page names them, so that a browser loads
+// them at once instead of one after the other.
 func scriptModules() (names []string) {
-	entries, _ := assetFiles.ReadDir("page") // it is in the program
+	entries, _ := assetFiles.ReadDir("page") // embedded
 	for _, e := range entries {
 		if n := e.Name(); path.Ext(n) == ".js" && n != "theme.js" && n != "main.js" {
 			names = append(names, n)
@@ -81,7 +80,7 @@ func scriptModules() (names []string) {
 	return names
 }
 
-// pageParts answers with the page's files, on /page/.
+// assetHandler serves the web page's files on /page/.
 func assetHandler() http.Handler {
 	mux := http.NewServeMux()
 	entries, _ := assetFiles.ReadDir("page")
@@ -95,7 +94,8 @@ func assetHandler() http.Handler {
 	return mux
 }
 
-// contentTypes are those of the page's files: the machine's own tables may say otherwise.
+// contentTypes are the content types of the web page's files. Those of package mime depend on the
+// host.
 var contentTypes = map[string]string{
 	".css":  "text/css; charset=utf-8",
 	".html": "text/html; charset=utf-8",
@@ -103,7 +103,7 @@ var contentTypes = map[string]string{
 	".svg":  "image/svg+xml",
 }
 
-// document is a file of the page, or the page itself.
+// document is the web page or one of its files.
 type document struct {
 	contentType, etag string
 	body              []byte
@@ -119,15 +119,15 @@ func newDocument(name string, body []byte) *document {
 		gzipped: sync.OnceValue(func() []byte {
 			var b bytes.Buffer
 			z, _ := gzip.NewWriterLevel(&b, gzip.BestCompression)
-			_, _ = z.Write(body) // a buffer takes all
+			_, _ = z.Write(body) // a buffer never fails
 			_ = z.Close()
 			return b.Bytes()
 		}),
 	}
 }
 
-// ServeHTTP answers with the document. Browsers keep it, and ask each time whether it is
-// still the same: a new version of the program is seen at once.
+// ServeHTTP serves the document. Browsers cache it but revalidate it each time, so that a new
+// version of the program takes effect at once.
 func (d *document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h, body, etag := w.Header(), d.body, d.etag
 	if exposition.AcceptsGzip(r.Header) {

@@ -46,11 +46,11 @@ func TestIndexETagAndGzip(t *testing.T) {
 		unzipped, err := io.ReadAll(z)
 		testutil.NoError(t, err)
 		if !bytes.Equal(unzipped, plain.Body.Bytes()) {
-			t.Errorf("GET %s: compressed it is another than plain", path)
+			t.Errorf("GET %s: the compressed response differs from the plain one", path)
 		}
 		etag, zippedETag := plain.Header().Get("ETag"), zipped.Header().Get("ETag")
 		if etag == zippedETag {
-			t.Errorf("GET %s: ETag %s of both forms", path, etag)
+			t.Errorf("GET %s: both encodings have the ETag %s", path, etag)
 		}
 		testutil.Equal(t, path+" again", testutil.Get(t, h, path, "If-None-Match", etag).Code, http.StatusNotModified)
 		testutil.Equal(t, path+" again, compressed", testutil.Get(t, h, path, "If-None-Match", zippedETag, "Accept-Encoding", "gzip").Code, http.StatusNotModified)
@@ -127,18 +127,18 @@ func TestIndexLinksWork(t *testing.T) {
 	}
 }
 
-// withoutScript is what the page says to those who have no JavaScript.
+// withoutScript is the part of the page for browsers without JavaScript.
 func withoutScript(t *testing.T, h http.Handler) string {
 	t.Helper()
 	_, rest, _ := strings.Cut(testutil.Get(t, h, "/").Body.String(), "<noscript>\n")
 	part, _, found := strings.Cut(rest, "</noscript>")
 	if !found {
-		t.Fatal("the page has no part for those without script")
+		t.Fatal("the page has no part for browsers without JavaScript")
 	}
 	return part
 }
 
-// has fails the test unless the page, its tags left out, has all of these.
+// wantText fails the test unless the page, without its tags, contains all of these.
 func wantText(t *testing.T, page string, wants ...string) {
 	t.Helper()
 	text := regexp.MustCompile(`</?(td|th|tr|p|b)[^>]*>`).ReplaceAllString(page, " ")

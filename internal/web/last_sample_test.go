@@ -22,12 +22,12 @@ func TestLastSampleMatchesFleetSnapshot(t *testing.T) {
 		l.registerPolled(generate, 1, 2, 3)
 		l.registerPublishing(prefill, 4)
 		l.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 4}, fleet.FromActiveLoad, fleet.Load{KVActive: u(300)})
-		l.fleet.RecordHit(977, 3, 1) // of no one
+		l.fleet.RecordHit(977, 3, 1) // of an unknown worker
 		l.setReplies(pollReply(generate, 1, 250, 2), pollReply(generate, 2, 500, 2), malformedReply(generate, 3))
 		l.tick()
 		var want []fleet.EndpointState
 		for _, e := range l.fleet.Snapshot().Endpoints {
-			e.HitEvents, e.Requests, e.Rows = 0, nil, 0 // no one reads these
+			e.HitEvents, e.Requests, e.Rows = 0, nil, 0 // only metrics use these
 			want = append(want, e)
 		}
 		testutil.Equal(t, "endpoints", l.monitor.LastSample().Endpoints, want)
@@ -51,14 +51,14 @@ func TestLastSampleIsAtMostTwoSecondsOld(t *testing.T) {
 		silent("1")
 		l.registerPolled(generate, 2)
 		time.Sleep(1900 * time.Millisecond)
-		silent("1") // no one looks for its sake
+		silent("1") // the web page alone causes no sample
 		time.Sleep(100 * time.Millisecond)
 		silent("2")
 	})
 }
 
-// TestLastSampleCostIsIndependentOfFleetSize compares what is allocated for a page of ten
-// thousand workers with one of ten.
+// TestLastSampleCostIsIndependentOfFleetSize compares the memory allocated for a web page of ten
+// thousand workers with that for ten.
 func TestLastSampleCostIsIndependentOfFleetSize(t *testing.T) {
 	cost := func(workers int) (perPage float64) {
 		synctest.Test(t, func(t *testing.T) {
@@ -86,7 +86,7 @@ func TestLastSampleCostIsIndependentOfFleetSize(t *testing.T) {
 	}
 }
 
-// discarding is a recorder that keeps no body.
+// discardRecorder is a recorder that discards the body.
 type discardRecorder struct{ *httptest.ResponseRecorder }
 
 func (d discardRecorder) Write(b []byte) (int, error)         { return len(b), nil }

@@ -17,12 +17,12 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// description is openapi.json, against which answers are checked.
+// openAPIDoc is openapi.json, against which responses are checked.
 type openAPIDoc struct {
 	t        *testing.T
 	doc      map[string]any
 	compiler *jsonschema.Compiler
-	seen     map[string]bool // fields that answers had, by schema
+	seen     map[string]bool // fields that responses had, by schema
 }
 
 func loadOpenAPI(t *testing.T) *openAPIDoc {
@@ -33,14 +33,14 @@ func loadOpenAPI(t *testing.T) *openAPIDoc {
 	}
 	d := &openAPIDoc{t: t, doc: doc.(map[string]any), compiler: jsonschema.NewCompiler(), seen: make(map[string]bool)}
 	forbidExtraFields(d.doc["components"])
-	d.compiler.DefaultDraft(jsonschema.Draft2020) // that of OpenAPI 3.1
+	d.compiler.DefaultDraft(jsonschema.Draft2020) // OpenAPI 3.1 uses this draft
 	if err := d.compiler.AddResource("openapi.json", doc); err != nil {
 		t.Fatal(err)
 	}
 	return d
 }
 
-// strict forbids what is not described.
+// forbidExtraFields makes the schemas forbid fields that they do not describe.
 func forbidExtraFields(v any) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -57,7 +57,7 @@ func forbidExtraFields(v any) {
 	}
 }
 
-// check fails the test unless an answer is what the schema of this name describes.
+// check fails the test unless the response matches the schema with this name.
 func (d *openAPIDoc) check(schema string, answer []byte) {
 	d.t.Helper()
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(answer))
@@ -78,7 +78,7 @@ func (d *openAPIDoc) schema(name string) map[string]any {
 	return d.doc["components"].(map[string]any)["schemas"].(map[string]any)[name].(map[string]any)
 }
 
-// note remembers which described fields the value has.
+// markSeen records which described fields the value has.
 func (d *openAPIDoc) markSeen(name string, schema map[string]any, v any) {
 	if ref, ok := schema["$ref"].(string); ok {
 		name = ref[strings.LastIndexByte(ref, '/')+1:]
@@ -104,7 +104,7 @@ func (d *openAPIDoc) markSeen(name string, schema map[string]any, v any) {
 	}
 }
 
-// unseen are the described fields that no answer had.
+// unseen returns the described fields that no response had.
 func (d *openAPIDoc) unseen() (all []string) {
 	var walk func(name string, schema map[string]any)
 	walk = func(name string, schema map[string]any) {
@@ -127,9 +127,9 @@ func (d *openAPIDoc) unseen() (all []string) {
 	return all
 }
 
-// TestOpenAPIDescribesEveryAnswer has answers of fleets of all kinds. They have no
-// field that is not described, none that is required is missing, and none that is
-// described is in none of them.
+// TestOpenAPIDescribesEveryAnswer checks responses of all kinds of fleets. They have no field
+// that is not described, they lack no required field, and every described field is in one of
+// them.
 func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
 	d := loadOpenAPI(t)
 	check := func(l *harness) {
@@ -142,7 +142,7 @@ func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
 			d.check(map[bool]string{true: "Signals", false: "Error"}[w.Code == 200], w.Body.Bytes())
 		}
 	}
-	inBubble(t, func(l *harness) { // of all releases
+	inBubble(t, func(l *harness) { // all releases
 		for _, release := range []string{"0.1.1", "0.3.0", "0.5.1"} {
 			l.setReplies(append(l.replies, fleettest.RegisterPolledRelease(l.t, l.fleet, release)...)...)
 		}
@@ -153,7 +153,7 @@ func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
 		l.ticks(10 * time.Second)
 		check(l)
 	})
-	inBubble(t, func(l *harness) { // in trouble of every kind
+	inBubble(t, func(l *harness) { // every kind of problem
 		f := fleet.New(fleet.Target{}, 10_000, true)
 		f.Sync(fleet.Listing{})
 		l.use(f, func(o *monitor.Options) { o.Limit = 3 }) // rows with a history
@@ -172,7 +172,7 @@ func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
 		l.ticks(time.Minute)
 		check(l)
 	})
-	inBubble(t, func(l *harness) { // nobody, then two with another name
+	inBubble(t, func(l *harness) { // no workers, then two with another name
 		f := fleet.New(fleet.Target(generate), 10, true)
 		l.use(f, nil)
 		f.Stats.Etcd.SetConnected(false)
@@ -188,7 +188,7 @@ func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
 			d.check("Error", l.request("GET", path).Body.Bytes())
 		}
 	})
-	inBubble(t, func(l *harness) { // in several namespaces, with pages of their own
+	inBubble(t, func(l *harness) { // several namespaces, and workers with their own metrics
 		l.watchNamespaces("lab-*")
 		of := fleet.Endpoint{Namespace: "lab-1", Component: "backend", Name: "generate"}
 		l.fleet.Register("", fleet.Instance{Endpoint: of, ID: 7}, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
@@ -206,7 +206,7 @@ func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
 		}
 		d.check("Target", all[0])
 	})
-	inBubble(t, func(l *harness) { // of more than there is room for
+	inBubble(t, func(l *harness) { // more problems than there is room for
 		for n := range uint64(201) {
 			l.registerPolled(fleet.Endpoint{Component: fmt.Sprint("c", n), Name: "generate"}, n+1)
 		}
@@ -258,7 +258,7 @@ func TestOpenAPIDescribesEveryPath(t *testing.T) {
 	})
 }
 
-// TestOpenAPIListsEveryProblemKind and no other.
+// TestOpenAPIListsEveryProblemKind and no other kind.
 func TestOpenAPIListsEveryProblemKind(t *testing.T) {
 	kinds := monitor.ProblemKinds()
 	var described []string

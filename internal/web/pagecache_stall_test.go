@@ -112,7 +112,7 @@ func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 			t.Error("the oldest client's response looks complete")
 		}
 		for _, c := range append(some[1:], another) {
-			testutil.Equal(t, "end of what the others get", all(c), "0\r\n\r\n")
+			testutil.Equal(t, "end of the other responses", all(c), "0\r\n\r\n")
 		}
 	})
 }

@@ -1,11 +1,12 @@
 package web
 
 import (
-	"dynamo-metrics/internal/monitor"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
+
+	"dynamo-metrics/internal/monitor"
 )
 
 // ready answers a readiness probe. With ?strict=true it asks whether anything is away.

@@ -12,7 +12,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// probe asks whether the program is ready, and strictly so.
+// probe compares the responses of the readiness probe, without and with strict.
 func probe(t *testing.T, h http.Handler, lax, strict string) {
 	t.Helper()
 	for query, want := range map[string]string{"": lax, "?strict=false": lax, "?strict=true": strict} {
@@ -30,7 +30,7 @@ func probe(t *testing.T, h http.Handler, lax, strict string) {
 	testutil.Equal(t, "/metrics", testutil.Get(t, h, "/metrics").Code, http.StatusOK)
 }
 
-// TestReadyAtTheStart has a program that waits for what it uses, and says for what.
+// At the start, the program waits for its inputs, and names those that are missing.
 func TestReadyAtTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), true)
@@ -48,13 +48,13 @@ func TestReadyAtTheStart(t *testing.T) {
 		not("etcd is not connected")
 		// A worker that is polled makes NATS a part of it.
 		f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
-		not("etcd is not connected, NATS is not connected, no poll has been done yet")
+		not("etcd is not connected, NATS is not connected, no poll has completed yet")
 		st.Etcd.SetConnected(true)
-		not("NATS is not connected, no poll has been done yet")
+		not("NATS is not connected, no poll has completed yet")
 		st.NATS.SetConnected(true)
-		not("no poll has been done yet")
+		not("no poll has completed yet")
 		st.RecordPoll(stats.PollError, 0)
-		not("no poll has been done yet")
+		not("no poll has completed yet")
 		st.RecordPoll(stats.PollEmpty, time.Second)
 		probe(t, h, "ready", "ready")
 	})
@@ -74,8 +74,7 @@ func TestReadyAtTheStart(t *testing.T) {
 	})
 }
 
-// TestReadyAfterWaitingForInput: an input that is away for as long as a load balancer waits
-// does not make the others dark.
+// An input that stays missing does not hide what the other inputs report.
 func TestReadyAfterWaitingForInput(t *testing.T) {
 	for name, c := range map[string]struct {
 		use  func(f *fleet.Fleet)
@@ -84,12 +83,12 @@ func TestReadyAfterWaitingForInput(t *testing.T) {
 		"nats": {func(f *fleet.Fleet) {
 			f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
 			f.Stats.NATS.MarkUsed()
-		}, "NATS is not connected, no poll has been done yet"},
+		}, "NATS is not connected, no poll has completed yet"},
 		"a poll": {func(f *fleet.Fleet) {
 			f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
 			f.Stats.NATS.MarkUsed()
 			f.Stats.NATS.SetConnected(true)
-		}, "no poll has been done yet"},
+		}, "no poll has completed yet"},
 		"publishers": {func(f *fleet.Fleet) { f.Stats.ZMQ.MarkUsed() }, "no ZMQ publisher is connected"},
 		"etcd":       {func(f *fleet.Fleet) { f.Stats.Etcd.MarkUsed() }, "etcd is not connected"},
 		"files":      {func(f *fleet.Fleet) { f.Stats.Files.MarkUsed() }, "the directory of workers cannot be read"},
@@ -119,7 +118,7 @@ func TestReadyStaysReady(t *testing.T) {
 		probe(t, h, "ready", "ready")
 		st.Etcd.SetConnected(false)
 		probe(t, h, "ready, but: etcd is not connected", "not ready: etcd is not connected")
-		st.ZMQ.MarkUsed() // the first publisher comes later
+		st.ZMQ.MarkUsed() // the first publisher is announced later
 		probe(t, h, "ready, but: etcd is not connected, no ZMQ publisher is connected", "not ready: etcd is not connected, no ZMQ publisher is connected")
 		time.Sleep(24 * time.Hour)
 		st.ZMQ.SetConnected(true)
@@ -129,18 +128,18 @@ func TestReadyStaysReady(t *testing.T) {
 	})
 }
 
-// TestReadyNeedsTheRegistry however long that takes: what is not known cannot be
-// shown, and no worker would look like none there is.
+// The program is not ready before the registry is known, however long that takes: it would look as
+// if there were no workers.
 func TestReadyNeedsTheRegistry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target(fleettest.LoadMetrics), 1000, true)
 		h := handler(f)
 		f.Stats.Etcd.MarkUsed()
 		time.Sleep(time.Hour)
-		probe(t, h, "not ready: etcd is not connected, no poll has been done yet", "not ready: etcd is not connected, no poll has been done yet")
+		probe(t, h, "not ready: etcd is not connected, no poll has completed yet", "not ready: etcd is not connected, no poll has completed yet")
 		f.Stats.Etcd.SetConnected(true)
-		probe(t, h, "not ready: it is not known yet who is registered, no poll has been done yet",
-			"not ready: it is not known yet who is registered, no poll has been done yet")
+		probe(t, h, "not ready: the registry has not been read yet, no poll has completed yet",
+			"not ready: the registry has not been read yet, no poll has completed yet")
 		f.Sync(fleet.Listing{})
 		probe(t, h, "ready", "ready")
 	})

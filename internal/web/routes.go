@@ -88,7 +88,7 @@ func (s *server) handler() http.Handler {
 		mux.HandleFunc(r.path, r.answer)
 	}
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
-		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("there is no %s: /api/v1/openapi.json lists all paths", r.URL.Path))
+		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("there is no %s: see /api/v1/openapi.json", r.URL.Path))
 	})
 	return mux
 }
@@ -104,7 +104,7 @@ func (rt route) answer(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		h.Set("Allow", "GET, HEAD")
 		if rt.api {
-			writeJSONError(w, http.StatusMethodNotAllowed, r.Method+" is not allowed here: GET and HEAD are")
+			writeJSONError(w, http.StatusMethodNotAllowed, r.Method+" is not allowed: want GET or HEAD")
 		} else {
 			refuse(w, http.StatusMethodNotAllowed)
 		}
@@ -123,14 +123,14 @@ func (rt route) answer(w http.ResponseWriter, r *http.Request) {
 func (rt route) checkParameters(query map[string][]string) string {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		if !slices.Contains(rt.parameters, name) {
-			known := "there are none here"
+			known := "this path takes none"
 			if len(rt.parameters) > 0 {
 				known = "want " + strings.Join(rt.parameters, ", ")
 			}
 			return fmt.Sprintf("unknown parameter %q: %s", name, known)
 		}
 		if n := len(query[name]); n > 1 {
-			return fmt.Sprintf("parameter %q is given %d times: want it once", name, n)
+			return fmt.Sprintf("parameter %q is given %d times: want it only once", name, n)
 		}
 	}
 	return ""

@@ -19,20 +19,20 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// serving is Serve at work on a network in memory.
+// testServer is a running Serve on a network in memory.
 type testServer struct {
 	*memnet.Network
 	client *http.Client
 	stop   context.CancelFunc
 	ended  chan struct{}
-	err    error // what Serve returned, once it has ended
+	err    error // the error of Serve, once it has ended
 }
 
 func startServer(t *testing.T, h http.Handler) *testServer {
 	return startServerWith(t, h, nil, slog.New(slog.DiscardHandler))
 }
 
-// serveWith is serve with demands on clients.
+// startServerWith is startServer with a web configuration.
 func startServerWith(t *testing.T, h http.Handler, config *WebConfig, log *slog.Logger) *testServer {
 	ctx, stop := context.WithCancel(t.Context())
 	s := &testServer{Network: memnet.New(), stop: stop, ended: make(chan struct{})}
@@ -66,7 +66,7 @@ func write(t *testing.T, c net.Conn, s string) {
 	}
 }
 
-// ends fails the test unless Serve ends well this long after it was told to.
+// wantEnd stops Serve, and fails the test unless it ends without an error in this time.
 func (s *testServer) wantEnd(t *testing.T, atLeast, atMost time.Duration) {
 	t.Helper()
 	start := time.Now()
@@ -89,9 +89,9 @@ func TestServeAnswersUntilStopped(t *testing.T) {
 		resp.Body.Close()
 		testutil.NoError(t, err)
 		testutil.Equal(t, "answer", string(body), "ready\n")
-		s.wantEnd(t, 0, 500*time.Millisecond) // the idle connection of the client does not keep it
+		s.wantEnd(t, 0, 500*time.Millisecond) // an idle connection does not delay the end
 		if _, err := s.client.Get("http://metrics/-/ready"); err == nil {
-			t.Error("it still answers after its end")
+			t.Error("the server still responds after its end")
 		}
 	})
 }
@@ -99,7 +99,7 @@ func TestServeAnswersUntilStopped(t *testing.T) {
 func TestServeFinishesRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startServer(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			time.Sleep(500 * time.Millisecond) // in the bubble's time
+			time.Sleep(500 * time.Millisecond)
 			io.WriteString(w, "done")
 		}))
 		answer := make(chan string, 1)
@@ -123,7 +123,7 @@ func TestServeDrainIsBounded(t *testing.T) {
 	hang := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	const half, whole = "GET / HTTP/1.1\r\nHost", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 	for name, requests := range map[string][]string{
-		"a client that says nothing":         {""},
+		"a client that sends nothing":        {""},
 		"a client that stops in its headers": {half},
 		"a handler that hangs":               {whole},
 		"all of them":                        {"", half, whole},
@@ -178,8 +178,8 @@ func TestServeCutsOffClientsThatDoNotRead(t *testing.T) {
 		"/metrics": 30 * time.Second, "/metrics?standby=1": 30 * time.Second, "/": 30 * time.Second, "/page/main.js": 30 * time.Second,
 		"/-/ready": 30 * time.Second, "/debug/pprof/": 30 * time.Second, "/api/v1/targets": 10 * time.Second,
 	} {
-		// asked is how much comes of the answer when the client begins to read.
-		asked := func(when time.Duration) (n int64) {
+		// read is how many bytes a client gets that begins to read after a time.
+		read := func(when time.Duration) (n int64) {
 			synctest.Test(t, func(t *testing.T) {
 				f := readyFleet(t)
 				h := handlerWith(f, func(o *Options) {
@@ -192,10 +192,10 @@ func TestServeCutsOffClientsThatDoNotRead(t *testing.T) {
 			})
 			return n
 		}
-		if n := asked(after - time.Second); n == 0 {
-			t.Errorf("%s: nothing is answered to one that reads after %v", path, after-time.Second)
+		if n := read(after - time.Second); n == 0 {
+			t.Errorf("%s: a client that reads after %v gets nothing", path, after-time.Second)
 		}
-		testutil.Equal(t, path+": bytes to one that reads too late", asked(after+time.Second), 0)
+		testutil.Equal(t, path+": bytes to a client that reads too late", read(after+time.Second), 0)
 	}
 }
 
@@ -225,7 +225,7 @@ func TestServeReturnsTheListenersError(t *testing.T) {
 		s.Close()
 		<-s.ended
 		if !errors.Is(s.err, net.ErrClosed) || !strings.HasPrefix(s.err.Error(), "serve http on pipe: ") {
-			t.Errorf("error %v, want the listener's, and where it listened", s.err)
+			t.Errorf("error %v, want the listener's with its address", s.err)
 		}
 	})
 }

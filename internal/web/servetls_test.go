@@ -36,7 +36,7 @@ func writeFile(t *testing.T, path string, content []byte) {
 	}
 }
 
-// certificate is a new self-signed one for 127.0.0.1, and who trusts it.
+// certificate is a new self-signed certificate for 127.0.0.1, and a pool that trusts it.
 func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -96,7 +96,7 @@ func listen(t *testing.T, webConfig string) (addr string, logs *testutil.Log) {
 	return l.Addr().String(), logs
 }
 
-// fetch is the status and the body of an answer.
+// fetch returns the status and the body of a response.
 func fetch(t *testing.T, client *http.Client, r *http.Request) (int, string) {
 	t.Helper()
 	resp, err := client.Do(r)
@@ -131,7 +131,7 @@ func TestServeOnAPort(t *testing.T) {
 	testutil.Equal(t, "lines of the log", len(logs.Lines("TLS")), 0)
 }
 
-// hash is bcrypt's of "secret".
+// hash is the bcrypt hash of "secret".
 const hash = "$2a$04$BWSdB/BnnmmxHeExxmRRi.cPwBEWp.R.l7p4.VPdlMKQNnuH/0HzW"
 
 func TestServeWithTLSAndBasicAuth(t *testing.T) {
@@ -152,7 +152,7 @@ basic_auth_users:
 	}{
 		{"", "", http.StatusUnauthorized},
 		{"dynamo", "wrong", http.StatusUnauthorized},
-		{"somebody", "secret", http.StatusUnauthorized},
+		{"other", "secret", http.StatusUnauthorized},
 		{"dynamo", "secret", http.StatusOK},
 	} {
 		for _, path := range paths {
@@ -163,7 +163,7 @@ basic_auth_users:
 			status, body := fetch(t, client, r)
 			testutil.Equal(t, path+" for "+c.user+":"+c.password, status, c.want)
 			if c.want != http.StatusOK && strings.Contains(body, "llm_") {
-				t.Errorf("%s for %s: the page is shown:\n%s", path, c.user, body)
+				t.Errorf("%s for %s: the metrics are served:\n%s", path, c.user, body)
 			}
 		}
 	}

@@ -23,7 +23,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// reading is what a client does with the body of a stream, until ctx ends or it fails.
+// readBehaviours are what a client does with the body of a stream, until ctx ends or reading
+// fails.
 var readBehaviours = map[string]struct {
 	read   func(ctx context.Context, body io.Reader) error
 	cutOff bool
@@ -36,7 +37,7 @@ var readBehaviours = map[string]struct {
 			}
 		}
 	}, true},
-	"reads slowly": {func(ctx context.Context, body io.Reader) error { // a snapshot in some seconds
+	"reads slowly": {func(ctx context.Context, body io.Reader) error { // it takes some seconds for a snapshot
 		for b := make([]byte, 8<<10); ; time.Sleep(time.Second) {
 			if _, err := io.ReadFull(body, b); err != nil || ctx.Err() != nil {
 				return err
@@ -46,8 +47,8 @@ var readBehaviours = map[string]struct {
 	"reads": {func(ctx context.Context, body io.Reader) error { _, err := io.Copy(io.Discard, body); return err }, false},
 }
 
-// TestStreamCutsOffSlowClients has one client of each kind at a time, by each protocol, and
-// lets it do what it does for a while.
+// TestStreamCutsOffSlowClients runs one client of each kind at a time, with each protocol, for a
+// minute.
 func TestStreamCutsOffSlowClients(t *testing.T) {
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		for _, packed := range []bool{false, true} {
@@ -55,7 +56,7 @@ func TestStreamCutsOffSlowClients(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, packed %v, %s", proto, packed, what), func(t *testing.T) {
 					inBubbleWithServerConfig(t, newTLSConfig, func(s *streamServer) {
 						t := s.t
-						for id := range uint64(300) { // a minute of snapshots is more than what a client keeps
+						for id := range uint64(300) { // a minute of snapshots is more than a client buffers
 							s.registerPolled(generate, 100+id)
 						}
 						ctx, end := context.WithCancel(t.Context())
@@ -91,7 +92,7 @@ func TestStreamCutsOffSlowClients(t *testing.T) {
 	}
 }
 
-// TestAPICutsOffSlowClients: what is not a stream has ten seconds in all.
+// TestAPICutsOffSlowClients: a response that is not a stream has ten seconds in total.
 func TestAPICutsOffSlowClients(t *testing.T) {
 	for _, path := range []string{"/api/v1/fleet", "/api/v1/fleet?history=true", "/worker?key=100", "/api/v1/openapi.json"} {
 		inBubbleWithServer(t, func(s *streamServer) {
@@ -110,7 +111,7 @@ func TestAPICutsOffSlowClients(t *testing.T) {
 			}
 			time.Sleep(9 * time.Second)
 			begin := make([]byte, 100)
-			if _, err := io.ReadFull(c, begin); err != nil || !strings.HasPrefix(string(begin), "HTTP/1.1 200 OK") { // it is still there
+			if _, err := io.ReadFull(c, begin); err != nil || !strings.HasPrefix(string(begin), "HTTP/1.1 200 OK") { // the connection is still open
 				t.Errorf("%s: %q after nine seconds, %v", path, begin, err)
 			}
 			time.Sleep(1500 * time.Millisecond)
@@ -123,8 +124,8 @@ func TestAPICutsOffSlowClients(t *testing.T) {
 	}
 }
 
-// TestStreamEndsWithinCloseTimeout: a client that has taken all that there was, and then reads
-// no more, has half a second for the end.
+// TestStreamEndsWithinCloseTimeout: a client that has read everything and then stops reading
+// delays the shutdown by half a second at most.
 func TestStreamEndsWithinCloseTimeout(t *testing.T) {
 	for _, header := range [][]string{nil, {"Accept-Encoding", "gzip"}} {
 		inBubbleWithServer(t, func(s *streamServer) {
@@ -133,14 +134,14 @@ func TestStreamEndsWithinCloseTimeout(t *testing.T) {
 			start := time.Now()
 			s.stop()
 			<-s.ended
-			if took := time.Since(start); took < 500*time.Millisecond || took >= time.Second { // the server looks now and then
+			if took := time.Since(start); took < 500*time.Millisecond || took >= time.Second { // the server polls for open connections
 				s.t.Errorf("the end took %v", took)
 			}
 		})
 	}
 }
 
-// deafConn is a connection that reads nothing more once it is deaf.
+// stalledConn is a connection that stops reading once stalled is closed.
 type stalledConn struct {
 	net.Conn
 	stalled, closed chan struct{}
@@ -161,7 +162,7 @@ func (c *stalledConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestStreamCutsOffStalledHTTP2Connection: it may end before its streams would.
+// TestStreamCutsOffStalledHTTP2Connection: the connection may end before its streams would.
 func TestStreamCutsOffStalledHTTP2Connection(t *testing.T) {
 	inBubbleWithServerConfig(t, newTLSConfig, func(s *streamServer) {
 		t, deaf := s.t, make(chan struct{})
@@ -182,8 +183,8 @@ func TestStreamCutsOffStalledHTTP2Connection(t *testing.T) {
 	})
 }
 
-// overTCP serves a fleet on a port of this host, as the program does, until the test ends. It
-// returns what was accepted.
+// serveTCP serves a fleet on a TCP port, as the program does, until the test ends. It returns the
+// accepted connections.
 func serveTCP(t *testing.T) (address string, accepted chan net.Conn, tally *stats.Stats) {
 	t.Helper()
 	f := fleet.New(fleet.Target{}, 10_000, true)
@@ -208,7 +209,7 @@ func serveTCP(t *testing.T) (address string, accepted chan net.Conn, tally *stat
 	return l.Addr().String(), accepted, &f.Stats
 }
 
-// tapped is a listener that shows what it accepts.
+// recordingListener is a listener that also sends the connections that it accepts to a channel.
 type recordingListener struct {
 	net.Listener
 	accepted chan net.Conn
@@ -222,7 +223,7 @@ func (l recordingListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// stream opens a stream and reads the first line of what is answered.
+// openStream opens a stream and reads the first line of the response.
 func openStream(t *testing.T, address string) *net.TCPConn {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
@@ -239,7 +240,7 @@ func openStream(t *testing.T, address string) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// TestStreamLimitsSocketSendBuffer: the kernel's own idea are megabytes.
+// TestStreamLimitsSocketSendBuffer: the kernel's default is megabytes.
 func TestStreamLimitsSocketSendBuffer(t *testing.T) {
 	address, accepted, _ := serveTCP(t)
 	openStream(t, address)
@@ -251,7 +252,7 @@ func TestStreamLimitsSocketSendBuffer(t *testing.T) {
 	if err := raw.Control(func(fd uintptr) { size, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF) }); err != nil {
 		t.Fatal(err)
 	}
-	if size != 2*65536 && size != 65536 { // Linux doubles it
+	if size != 2*65536 && size != 65536 { // Linux doubles the value
 		t.Errorf("the send buffer is %d bytes, %v, want 64 KiB", size, err)
 	}
 }
@@ -270,10 +271,10 @@ func TestStreamEndsWhenClientClosesWrite(t *testing.T) {
 	})
 }
 
-// withTLS is a web configuration of an authority of its own.
+// newTLSConfig returns a web configuration with a certificate of a new CA.
 func newTLSConfig(t *testing.T) *WebConfig {
 	file := testutil.NewAuthorityWithCertificates(t).File("yml")
-	const text = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n" // beside it
+	const text = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n" // in the same directory
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// mostStreams is how many pages may be open at once.
+	// maxStreams is how many event streams may be open at once.
 	maxStreams = 100
 
-	// patience is how long a client may take for one event. It bounds our memory: so many
-	// cuts at most are held by those who read slowly, however many they are.
+	// sendTimeout is how long a client may take for one event. It bounds memory, because it
+	// limits how many events slow clients keep alive, however many clients there are.
 	sendTimeout = 10 * time.Second
 
 	// closeTimeout is how long a client may take for the end of its stream.
 	closeTimeout = 500 * time.Millisecond
 
-	// sendBuffer bounds, in bytes, what the kernel keeps for a client that does not read. It
-	// would be megabytes, in which small cuts of many minutes have room.
+	// socketSendBuffer bounds, in bytes, what the kernel buffers for a client that does not read.
+	// The default is megabytes, which would hold many minutes of small events.
 	socketSendBuffer = 64 << 10
 
 	chunkSize = 64 << 10
@@ -35,13 +35,13 @@ const (
 	stuckFor = StallTimeout - time.Second
 )
 
-// stream sends the newest cut once a second: the first with the history, later ones
-// with it when a step has closed. A client that is slow misses cuts, never the newest;
-// one that does not read is cut off.
+// serveEvents sends the latest snapshot once a second: the first with the history, later ones
+// with it when a step has ended. A slow client misses snapshots, but never the latest. A client
+// that does not read is disconnected.
 func (s *server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // for nginx in between
+	h.Set("X-Accel-Buffering", "no") // nginx must not buffer the stream
 	packed := exposition.AcceptsGzip(r.Header)
 	if packed {
 		h.Set("Content-Encoding", "gzip")
@@ -52,13 +52,13 @@ func (s *server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if !s.acquireStream() {
 		h.Del("Content-Encoding")
 		h.Set("Retry-After", "10")
-		writeJSONError(w, http.StatusServiceUnavailable, "there are "+strconv.Itoa(maxStreams)+" open pages already, or the program is ending: close some, or ask /api/v1/fleet")
+		writeJSONError(w, http.StatusServiceUnavailable, "there are "+strconv.Itoa(maxStreams)+" open streams already, or the program is shutting down: close some, or poll /api/v1/fleet")
 		return
 	}
 	defer s.releaseStream()
 	LimitSendBuffer(r, socketSendBuffer)
 	to := sender{w: w, controller: http.NewResponseController(w), gzip: packed}
-	// Else the time for reading the request would end the stream.
+	// Otherwise the read deadline of the request would end the stream.
 	_ = to.controller.SetReadDeadline(time.Time{})
 	there := s.sendEvents(r.Context(), &to)
 	// A write may fail before the context of its request is canceled.
@@ -164,11 +164,11 @@ type sender struct {
 	controller *http.ResponseController
 	gzip       bool
 	headerSent bool
-	sendTook   [2]time.Duration // the last event, and the one before
+	sendTook   [2]time.Duration // for the last event and the one before
 	trailer    gzipTrailer
 }
 
-// send writes one event and reports whether the client took it in time.
+// send writes one event and reports whether the client read it in time.
 func (s *sender) send(c *compressedRendering) bool {
 	start := time.Now()
 	defer func() { s.sendTook = [2]time.Duration{time.Since(start), s.sendTook[0]} }()
@@ -186,8 +186,8 @@ func (s *sender) send(c *compressedRendering) bool {
 	return s.write(c.event()) && s.controller.Flush() == nil
 }
 
-// slowest is how long the client took for one of the last two events: the connection of one
-// that does not read may end while what it has sent last counts as taken.
+// slowest returns the longer of the times for the last two events. Two are needed because the
+// connection of a client that does not read may fail while the last event counts as sent.
 func (s *sender) slowest() time.Duration { return max(s.sendTook[0], s.sendTook[1]) }
 
 func (s *sender) write(b []byte) bool {
@@ -199,7 +199,7 @@ func (s *sender) write(b []byte) bool {
 	return true
 }
 
-// finish ends the stream for a client that may still be there.
+// finish ends the stream for a client that may still be connected.
 func (s *sender) finish() {
 	_ = s.controller.SetWriteDeadline(time.Now().Add(closeTimeout))
 	if s.gzip {

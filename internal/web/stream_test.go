@@ -20,7 +20,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// site is a lab that is looked at once a second, and served as the program does.
+// testServer is a harness that is sampled once a second, and served as the program does.
 type streamServer struct {
 	*harness
 	network *memnet.Network
@@ -33,10 +33,10 @@ func inBubbleWithServer(t *testing.T, test func(*streamServer)) {
 	inBubbleWithServerConfig(t, func(*testing.T) *WebConfig { return nil }, test)
 }
 
-// inSiteWith is inSite with demands on clients.
+// inBubbleWithServerConfig is inBubbleWithServer with a web configuration.
 func inBubbleWithServerConfig(t *testing.T, config func(*testing.T) *WebConfig, test func(*streamServer)) {
 	inBubble(t, func(l *harness) {
-		t := l.t // the bubble's
+		t := l.t // the T of the bubble
 		ctx, stop := context.WithCancel(t.Context())
 		s := &streamServer{harness: l, network: memnet.New(), stop: stop, ended: make(chan struct{})}
 		s.client = &http.Client{Transport: &http.Transport{DialContext: s.network.Dial, DisableCompression: true}}
@@ -61,7 +61,7 @@ func inBubbleWithServerConfig(t *testing.T, config func(*testing.T) *WebConfig, 
 	})
 }
 
-// get asks for a path and reads the answer, with header name, value pairs.
+// request sends a request with header name, value pairs, and reads the response.
 func (s *streamServer) request(method, path string, header ...string) (*http.Response, string) {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.t.Context(), method, "http://metrics"+path, nil)
@@ -83,7 +83,7 @@ func (s *streamServer) request(method, path string, header ...string) (*http.Res
 	return resp, string(body)
 }
 
-// listener is a client of the stream.
+// streamClient is a client of the stream.
 type streamClient struct {
 	t     *testing.T
 	resp  *http.Response
@@ -116,7 +116,7 @@ func (s *streamServer) openStream(header ...string) *streamClient {
 	return &streamClient{s.t, resp, bufio.NewReader(body)}
 }
 
-// next is the next event of the stream; false at its end.
+// next returns the next event of the stream, or false at its end.
 func (l *streamClient) next() (s snapshotJSON, ok bool) {
 	l.t.Helper()
 	line, err := l.lines.ReadString('\n')
@@ -142,7 +142,7 @@ func TestStreamSendsSnapshotsAndHistory(t *testing.T) {
 				start := time.Now()
 				var histories []int
 				var ends []int64
-				for n := range 60 { // beyond what one answer may take to write, and one request to read
+				for n := range 60 { // longer than the write and read timeouts of a request
 					e, ok := l.next()
 					if !ok || len(e.Workers) != 2 {
 						t.Fatalf("event %d: %v with %d workers", n, ok, len(e.Workers))
@@ -175,7 +175,7 @@ func TestStreamEndsCleanlyOnShutdown(t *testing.T) {
 		var reading sync.WaitGroup
 		for _, l := range []*streamClient{plain, packed} {
 			reading.Go(func() {
-				if e, ok := l.next(); ok { // of gzip this reads the checksum, too
+				if e, ok := l.next(); ok { // for gzip this also reads the checksum
 					t.Errorf("one more event, of %d", e.Now)
 				}
 			})
@@ -224,7 +224,7 @@ func TestStreamSkipsSnapshotsForSlowClient(t *testing.T) {
 		}
 		first := event()
 		time.Sleep(9500 * time.Millisecond)
-		second := event() // was made a second after the first, and waited
+		second := event() // was built a second after the first, and was queued
 		testutil.Equal(t, "what waited", second.Now-first.Now, 1000)
 		third := event()
 		testutil.Equal(t, "what came next", third.Now-first.Now, 9000)
@@ -256,10 +256,10 @@ func TestStreamCountIsLimited(t *testing.T) {
 		resp, body := s.request("GET", "/events", "Accept-Encoding", "gzip")
 		testutil.Equal(t, "status", resp.StatusCode, 503)
 		testutil.Equal(t, "content", []string{resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"), resp.Header.Get("Retry-After")}, []string{"application/json", "", "10"})
-		testutil.Equal(t, "answer", body, `{"error":"there are 100 open pages already, or the program is ending: close some, or ask /api/v1/fleet"}`+"\n")
+		testutil.Equal(t, "answer", body, `{"error":"there are 100 open streams already, or the program is shutting down: close some, or poll /api/v1/fleet"}`+"\n")
 		testutil.Equal(t, "refused", s.fleet.Stats.StreamsRefused.Load(), 1)
 		all[0].resp.Body.Close()
-		time.Sleep(2 * time.Second) // it is noticed when it is written to, at the latest
+		time.Sleep(2 * time.Second) // the server notices it at the latest when it writes
 		synctest.Wait()
 		if _, ok := s.openStream().next(); !ok {
 			t.Error("a page that is closed makes no room")

@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// targetsOf is what is answered of the Fleet on /api/v1/targets.
+// targetsOf is the response of /api/v1/targets.
 func targetsOf(t *testing.T, f *fleet.Fleet, metricsURL func(fleet.ScrapeTarget) string) string {
 	t.Helper()
 	h := handlerWith(f, func(o *Options) { o.WorkerMetricsURL = metricsURL })
@@ -55,7 +55,7 @@ func TestTargetsListWorkerMetrics(t *testing.T) {
 	}
 	text := targetsOf(t, f, metricsURL)
 	if again := targetsOf(t, f, metricsURL); again != text {
-		t.Errorf("asked again: %s\nwas %s", again, text)
+		t.Errorf("the second response is %s\nand the first %s", again, text)
 	}
 	var got []targetGroup
 	if err := json.Unmarshal([]byte(text), &got); err != nil {
@@ -87,8 +87,7 @@ func TestTargetsEmptyList(t *testing.T) {
 	testutil.Equal(t, "of one without a page", targetsOf(t, f, nowhere), "[]\n")
 }
 
-// TestTargetsFourListsAtOnce: those who do not read keep the others waiting, until
-// they are cut off.
+// Clients that do not read keep the others waiting until they are cut off.
 func TestTargetsFourListsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleettest.New(fleettest.Everything, true)
@@ -119,7 +118,7 @@ func TestTargetsFourListsAtOnce(t *testing.T) {
 	})
 }
 
-// TestTargetsNameNamespace, where one is watched and where several are.
+// Each target has its worker's namespace, whether one is watched or several.
 func TestTargetsNameNamespace(t *testing.T) {
 	for _, namespaces := range []wire.Namespaces{"lab", "la*", "*"} {
 		var all fleet.Target

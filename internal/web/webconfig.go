@@ -16,55 +16,55 @@ import (
 	"time"
 )
 
-// WebConfig is what an exporter-toolkit file demands of clients: TLS, certificates and
-// passwords. The toolkit reads its file for every request, and lets every client in while
-// nothing stands there; here it is read whole, with the files that it names, and taken over
-// once it has come to rest. One that cannot be used, or demands less than the last one, changes
-// nothing.
+// WebConfig holds what an exporter-toolkit file requires of clients: TLS, certificates and
+// passwords. The toolkit itself reads the file for every request, and admits every client while
+// the file is empty. WebConfig reads the file and the files that it names as a whole, and uses
+// them once they have stopped changing. A file that is invalid, or requires less than the one
+// before, changes nothing.
 type WebConfig struct {
 	path     string
-	last     *requirements                // what was read last, of the files as they were then
-	modified string                       // when these were changed last
-	current  atomic.Pointer[requirements] // what is in force
-	problem  atomic.Pointer[string]       // with the file as it is; nil: nothing
+	last     *requirements // what was last read
+	modified string        // sizes and modification times of the files, as last read
+	current  atomic.Pointer[requirements]
+	problem  atomic.Pointer[string] // with the present files; nil if there is none
 }
 
 const (
-	// lookEvery is how often the files are read.
+	// readInterval is how often the files are read.
 	readInterval = 200 * time.Millisecond
 
-	// A configuration is taken over when it was read so many times in a row. One that cannot be
-	// used is reported when its files have been the same so often: they may be being written.
+	// A configuration is used after readsToUse equal reads in a row. An invalid one is reported
+	// after readsToReport reads of unchanged files, because a client may still be writing them.
 	readsToUse, readsToReport = 2, 5
 
-	// maxWebFile bounds, in bytes, what is read of each file.
+	// maxWebFile is how many bytes a file may have.
 	maxWebFile = 1 << 20
 )
 
-// ReadWebConfig reads an exporter-toolkit file. Without a path nothing is demanded, and it is
-// nil. Its errors show no value of the file.
+// ReadWebConfig reads an exporter-toolkit file. Without a path it returns nil: there are no
+// requirements. Its errors contain no value from the file.
 func ReadWebConfig(path string) (*WebConfig, error) {
 	if path == "" {
 		return nil, nil
 	}
 	c := &WebConfig{path: path}
-	d, err := c.read()
-	if err != nil || d.empty() {
-		time.Sleep(readInterval) // it may be being written
-		d, err = c.read()
+	r, err := c.read()
+	if err != nil || r.empty() {
+		time.Sleep(readInterval) // a client may still be writing it
+		r, err = c.read()
 	}
 	if err != nil {
 		return nil, err
 	}
-	c.current.Store(d)
+	c.current.Store(r)
 	return c, nil
 }
 
-// Path is the file.
+// Path is the path of the file.
 func (c *WebConfig) Path() string { return c.path }
 
-// Wrong is what is wrong with the file as it is now, so that what it said before is still in
-// force; empty if nothing is, or there is no file.
+// Problem is why the present file is not used, so that an earlier version is still in force. It is
+// empty if the file is in force, or if there is no file.
 func (c *WebConfig) Problem() string {
 	if c == nil {
 		return ""
@@ -75,10 +75,10 @@ func (c *WebConfig) Problem() string {
 	return ""
 }
 
-// watch takes over what the files have become, until ctx ends.
+// watch reads the files and applies their changes until ctx ends.
 func (c *WebConfig) watch(ctx context.Context, log *slog.Logger) {
 	if c.current.Load().empty() {
-		log.Warn("The web configuration demands neither TLS nor a password: every client that can reach this port is answered", "file", c.path)
+		log.Warn("The web configuration requires neither TLS nor a password: every client that can reach this port has access", "file", c.path)
 	}
 	ticker := time.NewTicker(readInterval)
 	defer ticker.Stop()
@@ -89,41 +89,41 @@ func (c *WebConfig) watch(ctx context.Context, log *slog.Logger) {
 		case <-ctx.Done():
 			return
 		}
-		d, err := c.read()
+		r, err := c.read()
 		if err == nil {
-			err = d.checkNotWeaker(c.current.Load())
+			err = r.checkNotWeaker(c.current.Load())
 		}
-		is := c.modified
+		version := c.modified
 		if err == nil {
-			is = d.text
+			version = r.hash
 		}
-		if same++; is != last {
-			last, same = is, 1
+		if same++; version != last {
+			last, same = version, 1
 		}
-		c.evaluate(d, err, same, log)
+		c.evaluate(r, err, same, log)
 	}
 }
 
-// judge takes over what was read, or says that it is of no use, once that is certain.
-func (c *WebConfig) evaluate(d *requirements, err error, same int, log *slog.Logger) {
+// evaluate applies what was read, or reports that it cannot be used, once the files are stable.
+func (c *WebConfig) evaluate(r *requirements, err error, same int, log *slog.Logger) {
 	switch now := c.current.Load(); {
 	case err != nil && same == readsToReport:
 		why := err.Error()
 		c.problem.Store(&why)
-		log.Warn("The web configuration cannot be used as it is; the last one stays in force until it can, or a restart", "file", c.path, "error", err)
+		log.Warn("The web configuration cannot be used; the previous one stays in force until the file is valid or the program restarts", "file", c.path, "error", err)
 	case err != nil || same != readsToUse:
-	case d.text == now.text:
+	case r.hash == now.hash:
 		if c.problem.Swap(nil) != nil {
-			log.Info("The web configuration is what is in force again", "file", c.path)
+			log.Info("The web configuration is again the one in force", "file", c.path)
 		}
 	default:
-		d.inherit(now)
-		c.current.Store(d)
+		r.inherit(now)
+		c.current.Store(r)
 		c.problem.Store(nil)
-		if d.access != now.access {
+		if r.access != now.access {
 			now.replace()
 		}
-		log.Info("Took over the web configuration", "file", c.path)
+		log.Info("Loaded the changed web configuration", "file", c.path)
 	}
 }
 
@@ -159,20 +159,20 @@ func (c *WebConfig) read() (*requirements, error) {
 		fmt.Fprintf(whole, "\n%s %d\n%s", f.name, len(b), b)
 	}
 	sum := string(whole.Sum(nil))
-	if c.last != nil && c.last.text == sum {
+	if c.last != nil && c.last.hash == sum {
 		return c.last, nil
 	}
-	d, err := newRequirements(config)
+	r, err := newRequirements(config)
 	if err != nil {
 		return nil, hideValues(err)
 	}
-	d.text = sum
-	c.last = d
-	return d, nil
+	r.hash = sum
+	c.last = r
+	return r, nil
 }
 
-// readFile reads a file whole. One that would have us wait, as a pipe, is no use: it is read
-// again and again.
+// readFile reads a whole file. It refuses a pipe or a socket: a read of one would block, and files
+// are read repeatedly.
 func (c *WebConfig) readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -195,11 +195,11 @@ func (c *WebConfig) readFile(path string) ([]byte, error) {
 	return b, err
 }
 
-// quoted is a value that the YAML package quotes in an error.
+// quoted matches a value that the YAML package quotes in an error.
 var quoted = regexp.MustCompile("`[^`]*`")
 
-// hideValues is an error in one line, without the file's own values: one of them may be a
-// password in the wrong place.
+// hideValues is an error on one line without values from the file, because a password may be in
+// the wrong place.
 func hideValues(err error) error {
 	return errors.New(quoted.ReplaceAllString(strings.Join(strings.Fields(err.Error()), " "), "…"))
 }

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// site is Serve at work in a bubble, with a web configuration that can change.
+// webConfigTest is a running Serve with a web configuration that can change.
 type webConfigTest struct {
 	*testServer
 	t      *testing.T
@@ -31,8 +31,8 @@ type webConfigTest struct {
 	other  string // a hash of "another"
 }
 
-// inSite runs a test in a bubble with this web configuration, in which $dir stands for the
-// directory of the authority's files and $other for the hash of another password.
+// withWebConfig runs a test in a synctest bubble with this web configuration. In its text, $dir is
+// the directory of the authority's files and $other the hash of another password.
 func withWebConfig(t *testing.T, text string, test func(*webConfigTest), handlers ...http.Handler) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -62,14 +62,15 @@ func (s *webConfigTest) write(text string) {
 	writeFile(s.t, s.file(), []byte(strings.NewReplacer("$dir", s.ca.Dir, "$other", s.other).Replace(text)))
 }
 
-// becomes writes the web configuration, and lets what must happen within a second happen.
+// reload writes the web configuration, and waits for the second within which it must be loaded.
 func (s *webConfigTest) reload(text string) {
 	s.t.Helper()
 	s.write(text)
 	testutil.Advance(time.Second)
 }
 
-// client asks over connections of its own: with TLS if a certificate is named, even none.
+// client is a client with its own connections. It uses TLS if a certificate is named, even with an
+// empty name, which means no client certificate.
 func (s *webConfigTest) client(with ...string) *http.Client {
 	s.t.Helper()
 	transport := &http.Transport{DialContext: s.Dial}
@@ -94,7 +95,7 @@ func (s *webConfigTest) tls(with string) *tls.Config {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		// Whatever the server says it wants.
+		// Send the certificate whichever CAs the server asks for.
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	return c
@@ -123,8 +124,8 @@ func (s *webConfigTest) request(c *http.Client, password string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// asked fails the test unless new connections with these certificates, or none, and this
-// password get this status.
+// wantStatus fails the test unless a new connection with these certificates, or none, and this
+// password gets this status.
 func (s *webConfigTest) wantStatus(want int, password string, with ...string) {
 	s.t.Helper()
 	c := s.client(with...)
@@ -134,8 +135,8 @@ func (s *webConfigTest) wantStatus(want int, password string, with ...string) {
 	c.CloseIdleConnections()
 }
 
-// wrong fails the test unless the configuration is said, once, to be wrong, for a reason with
-// these words; none: it is not.
+// wantProblem fails the test unless the configuration's problem contains these words and was logged
+// once. Empty words mean that there is no problem.
 func (s *webConfigTest) wantProblem(words string) {
 	s.t.Helper()
 	times := 1
@@ -143,7 +144,7 @@ func (s *webConfigTest) wantProblem(words string) {
 		times = 0
 	}
 	if got := s.config.Problem(); !strings.Contains(got, words) || (got == "") != (words == "") {
-		s.t.Errorf("what is wrong: %q, want %q", got, words)
+		s.t.Errorf("problem %q, want %q", got, words)
 	}
 	testutil.Equal(s.t, "warnings", len(s.logs.Lines("level=WARN", "The web configuration cannot be used")), times)
 }
@@ -159,12 +160,12 @@ const (
 
 func TestWebConfigLosingPasswordIsRefused(t *testing.T) {
 	for text, why := range map[string]string{
-		"":                                    "a password any more",
-		"# to be filled\n":                    "a password any more",
-		"basic_auth_users:\n":                 "a password any more",
-		"basic_auth_users: {}\n":              "a password any more",
-		"tls_server_config: {}\n":             "a password any more",
-		withCerts:                             "a password any more",
+		"":                                    "no longer requires a password",
+		"# to be filled\n":                    "no longer requires a password",
+		"basic_auth_users:\n":                 "no longer requires a password",
+		"basic_auth_users: {}\n":              "no longer requires a password",
+		"tls_server_config: {}\n":             "no longer requires a password",
+		withCerts:                             "no longer requires a password",
 		"basic_auth_us":                       "cannot unmarshal",
 		"{":                                   "yaml",
 		"basic_auth_users: {dynamo: x}":       "hash",
@@ -190,7 +191,7 @@ func TestWebConfigLosingPasswordIsRefused(t *testing.T) {
 			s.wantProblem(why)
 			s.reload(withUser)
 			testutil.Equal(t, "what is wrong with the one before", s.config.Problem(), "")
-			testutil.Equal(t, "lines that it is back", len(s.logs.Lines("level=INFO", "in force again")), 1)
+			testutil.Equal(t, "lines that it is back", len(s.logs.Lines("level=INFO", "again the one in force")), 1)
 			testutil.Equal(t, "lines with a password", len(s.logs.Lines("secret")), 0)
 		})
 	}
@@ -198,12 +199,12 @@ func TestWebConfigLosingPasswordIsRefused(t *testing.T) {
 
 func TestWebConfigUnreadableStaysInForce(t *testing.T) {
 	for what, change := range map[string]func(path string) error{
-		"no such file":      os.Remove,
-		"is a directory":    func(path string) error { os.Remove(path); return os.Mkdir(path, 0o700) },
-		"too many levels":   func(path string) error { os.Remove(path); return os.Symlink(path, path) },
-		"is a pipe":         func(path string) error { os.Remove(path); return syscall.Mkfifo(path, 0o600) },
-		"a password":        func(path string) error { os.Remove(path); return os.Symlink("/dev/null", path) },
-		"more than 1048576": func(path string) error { os.Remove(path); return os.Symlink("/dev/zero", path) },
+		"no such file":        os.Remove,
+		"is a directory":      func(path string) error { os.Remove(path); return os.Mkdir(path, 0o700) },
+		"too many levels":     func(path string) error { os.Remove(path); return os.Symlink(path, path) },
+		"is a pipe":           func(path string) error { os.Remove(path); return syscall.Mkfifo(path, 0o600) },
+		"requires a password": func(path string) error { os.Remove(path); return os.Symlink("/dev/null", path) },
+		"more than 1048576":   func(path string) error { os.Remove(path); return os.Symlink("/dev/zero", path) },
 	} {
 		withWebConfig(t, withUser, func(s *webConfigTest) {
 			t := s.t
@@ -220,17 +221,17 @@ func TestWebConfigUnreadableStaysInForce(t *testing.T) {
 
 func TestWebConfigWeakerTLSIsRefused(t *testing.T) {
 	for _, c := range []struct{ from, to, why string }{
-		{withTLS, "", "TLS any more"},
-		{withTLS, "http_server_config: {http2: false}", "TLS any more"},
-		{withCerts, "", "TLS any more"},
-		{withCerts, withTLS, "the certificate of a client any more"},
-		{withCerts, anyCert, "the certificate of a client any more"},
-		{withCerts, optionalCert, "the certificate of a client any more"},
-		{withCerts, withUser, "TLS any more"},
-		{withCerts, withTLS + withUser, "the certificate of a client any more"},
-		{withNames, withCerts, "a certain name"},
-		{anyCert, withTLS, "the certificate of a client any more"},
-		{anyCert, optionalCert, "the certificate of a client any more"},
+		{withTLS, "", "no longer requires TLS"},
+		{withTLS, "http_server_config: {http2: false}", "no longer requires TLS"},
+		{withCerts, "", "no longer requires TLS"},
+		{withCerts, withTLS, "no longer requires a client certificate"},
+		{withCerts, anyCert, "no longer requires a client certificate"},
+		{withCerts, optionalCert, "no longer requires a client certificate"},
+		{withCerts, withUser, "no longer requires TLS"},
+		{withCerts, withTLS + withUser, "no longer requires a client certificate"},
+		{withNames, withCerts, "no longer requires a name"},
+		{anyCert, withTLS, "no longer requires a client certificate"},
+		{anyCert, optionalCert, "no longer requires a client certificate"},
 	} {
 		withWebConfig(t, c.from, func(s *webConfigTest) {
 			s.write(c.to)
@@ -272,14 +273,13 @@ func TestWebConfigReadsNamedFilesWhole(t *testing.T) {
 				testutil.Advance(time.Second)
 				s.wantStatus(200, "", "client")
 				s.wantStatus(0, "", "")
-				testutil.Equal(t, "what is wrong", s.config.Problem(), "")
+				testutil.Equal(t, "problem", s.config.Problem(), "")
 			})
 		}
 	}
 }
 
-// TestWebConfigHalfWrittenChangesNothing writes the same file in place again and
-// again, so that it is now empty, now half of it, now whole.
+// The test rewrites the same file in place, so that it is by turns empty, partial and whole.
 func TestWebConfigHalfWrittenChangesNothing(t *testing.T) {
 	withWebConfig(t, withUser, func(s *webConfigTest) {
 		t := s.t
@@ -334,7 +334,7 @@ func TestWebConfigUnusableIsReadTwice(t *testing.T) {
 			time.AfterFunc(100*time.Millisecond, func() { writeFile(t, path, []byte(withUser)) })
 			c, err := ReadWebConfig(path)
 			if err != nil || c.current.Load().users == nil {
-				t.Errorf("%q, and soon whole: %v, want what is whole", text, err)
+				t.Errorf("%q, and soon whole: error %v, want the whole configuration", text, err)
 			}
 		}
 	})
@@ -358,7 +358,7 @@ func testWebConfigErrorsAtStart(t *testing.T) {
 		}
 	}
 	if _, err := ReadWebConfig(filepath.Join(t.TempDir(), "absent.yml")); err == nil {
-		t.Error("no error for a file that is not there")
+		t.Error("no error for a missing file")
 	}
 	if c, err := ReadWebConfig(""); c != nil || err != nil || c.Problem() != "" {
 		t.Errorf("without a file: %v, %v", c, err)
@@ -374,7 +374,7 @@ func TestWebConfigPasswordMemoryIsBounded(t *testing.T) {
 		}
 		p := s.config.current.Load().users
 		testutil.Equal(t, "wrong passwords that are remembered", len(p.wrong), 100)
-		p.comparing <- struct{}{} // none is compared
+		p.comparing <- struct{}{} // blocks comparisons
 		s.wantStatus(200, "secret")
 		s.wantStatus(401, "wrong149")
 		<-p.comparing

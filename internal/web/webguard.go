@@ -15,14 +15,14 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// guarded is a listener whose connections must meet the demands that are in force when they
-// are made.
+// guardedListener is a listener whose connections must meet the requirements that are in force
+// when they are made.
 type guardedListener struct {
 	net.Listener
 	config *WebConfig
 	server *http.Server
 
-	last *requirements // those of the last connection
+	last *requirements // in force for the last connection
 }
 
 // Accept implements net.Listener.
@@ -36,61 +36,61 @@ func (g *guardedListener) Accept() (net.Conn, error) {
 		return conn, nil
 	}
 	c := g.last.tls
-	if g.server.TLSNextProto["h2"] == nil { // it is switched off by GODEBUG
+	if g.server.TLSNextProto["h2"] == nil { // HTTP/2 is disabled by GODEBUG
 		c = c.Clone()
 		c.NextProtos = []string{"http/1.1"}
 	}
 	return tls.Server(conn, c), nil
 }
 
-// madeUnder is the key of the demands under which a request's connection was made.
+// requirementsKey is the context key of the requirements under which a connection was made.
 type requirementsKey struct{}
 
-// remember is a ConnContext of http.Server, which asks for it before it accepts the next
+// connContext is a ConnContext of http.Server, which calls it before it accepts the next
 // connection.
 func (g *guardedListener) connContext(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(context.WithValue(ctx, connKey{}, c), requirementsKey{}, g.last)
 }
 
-// guard is h for clients that meet the demands. When other clients may get in, answers that
-// go on end.
+// guard serves h to clients that meet the requirements. When those change, responses in progress
+// end.
 func (c *WebConfig) guard(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		d := c.current.Load()
-		if d.limiter != nil && !d.limiter.Allow() {
+		required := c.current.Load()
+		if required.limiter != nil && !required.limiter.Allow() {
 			refuse(w, http.StatusTooManyRequests)
 			return
 		}
-		d.setHeaders(w.Header())
-		if before, _ := r.Context().Value(requirementsKey{}).(*requirements); before != nil && before.clients != d.clients && !d.metBy(r.TLS) {
+		required.setHeaders(w.Header())
+		if before, _ := r.Context().Value(requirementsKey{}).(*requirements); before != nil && before.clients != required.clients && !required.metBy(r.TLS) {
 			w.Header().Set("Connection", "close")
-			refuse(w, http.StatusMisdirectedRequest) // RFC 9110: it may be sent on another connection
+			refuse(w, http.StatusMisdirectedRequest) // RFC 9110: the client may retry on another connection
 			return
 		}
-		if d.users != nil && !d.users.check(r) {
+		if required.users != nil && !required.users.check(r) {
 			w.Header().Set("WWW-Authenticate", "Basic")
 			refuse(w, http.StatusUnauthorized)
 			return
 		}
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		defer context.AfterFunc(d.replaced, cancel)()
+		defer context.AfterFunc(required.replaced, cancel)()
 		h.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
 func refuse(w http.ResponseWriter, status int) { http.Error(w, http.StatusText(status), status) }
 
-// mostWrong is how many passwords that are wrong are remembered.
+// maxWrongPasswords is how many wrong passwords are remembered.
 const maxWrongPasswords = 100
 
-// passwords are the users, and what is known of the passwords that they gave. To compare one
-// with a hash takes tens of milliseconds of CPU, so that one is compared at a time. The right
-// ones are remembered for good: guesses do not make them be compared again.
+// passwords are the users and the results of checking their passwords. Comparing a password with
+// its hash takes tens of milliseconds of CPU, so only one is compared at a time. The right ones
+// are always remembered: wrong guesses do not displace them.
 type passwords struct {
-	users     map[string]config.Secret // their hashes
-	decoyHash []byte                   // a hash to compare others with, so that they take as long
-	comparing chan struct{}            // of one place, taken by who compares
+	users     map[string]config.Secret // bcrypt hashes by user
+	decoyHash []byte                   // for unknown users, so that they take as long
+	comparing chan struct{}            // capacity 1: a lock that is held while comparing
 
 	mu    sync.Mutex
 	right map[string][sha256.Size]byte
@@ -100,7 +100,7 @@ type passwords struct {
 func newPasswords(users map[string]config.Secret) *passwords {
 	cost := 0
 	for _, hash := range users {
-		c, _ := bcrypt.Cost([]byte(hash)) // it was valid when it was read
+		c, _ := bcrypt.Cost([]byte(hash)) // checked by parseWebConfig
 		cost = max(cost, c)
 	}
 	return &passwords{
@@ -112,7 +112,7 @@ func newPasswords(users map[string]config.Secret) *passwords {
 	}
 }
 
-// admit reports whether a request has the right password.
+// check reports whether a request has the right password.
 func (p *passwords) check(r *http.Request) bool {
 	user, password, given := r.BasicAuth()
 	if !given {
@@ -137,7 +137,7 @@ func (p *passwords) check(r *http.Request) bool {
 	return right
 }
 
-// recall is what is known of a password that was given before.
+// recall returns the remembered result for a password, if there is one.
 func (p *passwords) recall(user string, sum [sha256.Size]byte) (right, decided bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

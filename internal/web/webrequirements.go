@@ -16,42 +16,42 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// demands are what a web configuration says, understood.
+// requirements are a parsed web configuration.
 type requirements struct {
-	text    string // a hash of all files
+	hash    string // of all files
 	tls     *tls.Config
 	clients connRequirements
 	headers map[string]string
 	limit   web.RateLimiterConfig
 	limiter *rate.Limiter
-	users   *passwords // nil: no password is needed
+	users   *passwords // nil if no password is needed
 
-	// access is who may get in; when that changes replaced ends, and answers
-	// that go on end with it: their clients may ask again.
+	// access describes which clients have access. When that changes, replaced ends, and with it
+	// the responses in progress: their clients must send a new request.
 	access   string
 	replaced context.Context
 	replace  context.CancelFunc
 }
 
-// clients are what is demanded of a connection.
+// connRequirements are what a connection must meet.
 type connRequirements struct {
 	tls         bool
 	certificate clientCertificate
-	authorities string // that sign them
-	names       string // of which one must be in a certificate; empty: any
+	authorities string // the CA certificates, in PEM
+	names       string // one of them must be in a certificate; empty if any will do
 }
 
-// clientCertificate is what is demanded of one, from less to more.
+// clientCertificate is which client certificate is required, from less to more.
 type clientCertificate int
 
 const (
-	noCertificate      clientCertificate = iota // or it is asked for, and may be left out
-	anyCertificate                              // signed by any authority
-	trustedCertificate                          // signed by one of the authorities
+	noCertificate      clientCertificate = iota // or it is optional
+	anyCertificate                              // signed by any CA
+	trustedCertificate                          // signed by one of the configured CAs
 )
 
-// extraHeaders may be set by a web configuration: these, to these values or, if none is here, to
-// any. They are the toolkit's, which does not export them.
+// extraHeaders are the headers that a web configuration may set, with their allowed values; nil
+// allows any value. The toolkit has the same table but does not export it.
 var extraHeaders = map[string][]string{
 	"Strict-Transport-Security": nil,
 	"X-Content-Type-Options":    {"nosniff"},
@@ -60,8 +60,8 @@ var extraHeaders = map[string][]string{
 	"Content-Security-Policy":   nil,
 }
 
-// parseWebConfig is the toolkit's getConfig, of bytes that were read once. Relative paths are
-// below dir.
+// parseWebConfig does what the toolkit's getConfig does, but on bytes that were read once. Relative
+// paths are below dir.
 func parseWebConfig(text []byte, dir string) (*web.Config, error) {
 	c := &web.Config{
 		TLSConfig:  web.TLSConfig{MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13},
@@ -88,30 +88,30 @@ func parseWebConfig(text []byte, dir string) (*web.Config, error) {
 	return c, nil
 }
 
-// newDemands understands a configuration in which nothing is the path of a file any more.
+// newRequirements builds requirements from a configuration whose files have been read into it.
 func newRequirements(c *web.Config) (*requirements, error) {
-	d := &requirements{headers: c.HTTPConfig.Header, limit: c.RateLimiterConfig}
-	d.replaced, d.replace = context.WithCancel(context.Background())
+	r := &requirements{headers: c.HTTPConfig.Header, limit: c.RateLimiterConfig}
+	r.replaced, r.replace = context.WithCancel(context.Background())
 	if c.TLSConfig.IsEnabled() {
-		if err := d.useTLS(c); err != nil {
+		if err := r.useTLS(c); err != nil {
 			return nil, err
 		}
 	}
 	if c.RateLimiterConfig.Interval != 0 {
-		d.limiter = rate.NewLimiter(rate.Every(c.RateLimiterConfig.Interval), c.RateLimiterConfig.Burst)
+		r.limiter = rate.NewLimiter(rate.Every(c.RateLimiterConfig.Interval), c.RateLimiterConfig.Burst)
 	}
 	if len(c.Users) > 0 {
-		d.users = newPasswords(c.Users)
+		r.users = newPasswords(c.Users)
 	}
-	d.access = fmt.Sprintf("%+v", d.clients)
+	r.access = fmt.Sprintf("%+v", r.clients)
 	for _, user := range slices.Sorted(maps.Keys(c.Users)) {
-		d.access += fmt.Sprintf(" %q %q", user, string(c.Users[user]))
+		r.access += fmt.Sprintf(" %q %q", user, string(c.Users[user]))
 	}
-	return d, nil
+	return r, nil
 }
 
-// useTLS is what the configuration says of connections.
-func (d *requirements) useTLS(c *web.Config) error {
+// useTLS sets the requirements on connections.
+func (r *requirements) useTLS(c *web.Config) error {
 	config, err := web.ConfigToTLSConfig(&c.TLSConfig)
 	if err != nil {
 		return err
@@ -120,21 +120,21 @@ func (d *requirements) useTLS(c *web.Config) error {
 	if err != nil {
 		return err
 	}
-	config.Certificates, config.GetCertificate = []tls.Certificate{*pair}, nil // else it is parsed for each connection
+	config.Certificates, config.GetCertificate = []tls.Certificate{*pair}, nil // otherwise it would be parsed for each connection
 	config.NextProtos = []string{"http/1.1"}
 	if c.HTTPConfig.HTTP2 && allowsHTTP2(config) {
 		config.NextProtos = []string{"h2", "http/1.1"}
 	}
-	d.tls = config
-	d.clients = connRequirements{tls: true, authorities: c.TLSConfig.ClientCAsText}
+	r.tls = config
+	r.clients = connRequirements{tls: true, authorities: c.TLSConfig.ClientCAsText}
 	if c.TLSConfig.ClientAllowedSans != nil {
-		d.clients.names = fmt.Sprintf("%q", c.TLSConfig.ClientAllowedSans)
+		r.clients.names = fmt.Sprintf("%q", c.TLSConfig.ClientAllowedSans)
 	}
 	switch config.ClientAuth {
 	case tls.RequireAnyClientCert:
-		d.clients.certificate = anyCertificate
+		r.clients.certificate = anyCertificate
 	case tls.RequireAndVerifyClientCert:
-		d.clients.certificate = trustedCertificate
+		r.clients.certificate = trustedCertificate
 		if config.ClientCAs != nil && !x509.NewCertPool().AppendCertsFromPEM([]byte(c.TLSConfig.ClientCAsText)) {
 			return errors.New("no certificate can be read in client_ca or client_ca_file")
 		}
@@ -142,73 +142,73 @@ func (d *requirements) useTLS(c *web.Config) error {
 	return nil
 }
 
-// mayHTTP2 reports whether HTTP/2 can be spoken with these cipher suites (RFC 9113, section 9.2.2).
+// allowsHTTP2 reports whether these cipher suites allow HTTP/2 (RFC 9113, section 9.2.2).
 func allowsHTTP2(c *tls.Config) bool {
 	return c.CipherSuites == nil || c.MinVersion >= tls.VersionTLS13 ||
 		slices.Contains(c.CipherSuites, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256) ||
 		slices.Contains(c.CipherSuites, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)
 }
 
-// nothing reports whether every client meets them.
-func (d *requirements) empty() bool { return d.tls == nil && d.users == nil }
+// empty reports whether every client meets the requirements.
+func (r *requirements) empty() bool { return r.tls == nil && r.users == nil }
 
-// atLeast is an error that says what was demanded before and is not any more.
-func (d *requirements) checkNotWeaker(before *requirements) error {
+// checkNotWeaker returns an error if r no longer requires what was required before.
+func (r *requirements) checkNotWeaker(before *requirements) error {
 	less := func(what string) error {
-		return fmt.Errorf("it does not demand %s any more: want a restart, if that is meant", what)
+		return fmt.Errorf("it no longer requires %s: restart the program if that is intended", what)
 	}
-	switch was, is := before.clients, d.clients; {
-	case before.users != nil && d.users == nil:
+	switch was, is := before.clients, r.clients; {
+	case before.users != nil && r.users == nil:
 		return less("a password")
 	case was.tls && !is.tls:
 		return less("TLS")
 	case was.certificate > is.certificate:
-		return less("the certificate of a client")
+		return less("a client certificate")
 	case was.names != "" && is.names == "":
-		return less("a certain name in the certificate of a client")
+		return less("a name in the client certificate")
 	}
 	return nil
 }
 
-// follow takes over from those before what has not changed: a limit that is used up, verdicts
-// on passwords, and the answers that go on.
-func (d *requirements) inherit(before *requirements) {
-	if d.limit == before.limit {
-		d.limiter = before.limiter
+// inherit takes over the state of unchanged parts from the requirements before: the rate limiter,
+// the checked passwords, and the responses in progress.
+func (r *requirements) inherit(before *requirements) {
+	if r.limit == before.limit {
+		r.limiter = before.limiter
 	}
-	if d.access == before.access {
-		d.users, d.replaced, d.replace = before.users, before.replaced, before.replace
+	if r.access == before.access {
+		r.users, r.replaced, r.replace = before.users, before.replaced, before.replace
 	}
 }
 
-// met reports whether a connection that was made under earlier demands meets these, too.
-func (d *requirements) metBy(s *tls.ConnectionState) bool {
+// metBy reports whether a connection that was made under earlier requirements meets r, too.
+func (r *requirements) metBy(s *tls.ConnectionState) bool {
 	switch {
-	case !d.clients.tls:
+	case !r.clients.tls:
 		return true
 	case s == nil:
 		return false
-	case d.clients.certificate == noCertificate:
+	case r.clients.certificate == noCertificate:
 		return true
 	case len(s.PeerCertificates) == 0:
 		return false
 	}
 	own := s.PeerCertificates[0]
-	if d.clients.certificate == trustedCertificate {
+	if r.clients.certificate == trustedCertificate {
 		between := x509.NewCertPool()
 		for _, c := range s.PeerCertificates[1:] {
 			between.AddCert(c)
 		}
-		if _, err := own.Verify(x509.VerifyOptions{Roots: d.tls.ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		if _, err := own.Verify(x509.VerifyOptions{Roots: r.tls.ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 			return false
 		}
 	}
-	return d.tls.VerifyPeerCertificate == nil || d.tls.VerifyPeerCertificate([][]byte{own.Raw}, nil) == nil
+	return r.tls.VerifyPeerCertificate == nil || r.tls.VerifyPeerCertificate([][]byte{own.Raw}, nil) == nil
 }
 
-// set sets the headers of an answer.
-func (d *requirements) setHeaders(h http.Header) {
-	for name, value := range d.headers {
+// setHeaders sets the headers of a response.
+func (r *requirements) setHeaders(h http.Header) {
+	for name, value := range r.headers {
 		h.Set(name, value)
 	}
 }

@@ -15,8 +15,7 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 )
 
-// TestWebConfigErrorsMatchToolkit holds our reading of files against the
-// toolkit's own.
+// WebConfig and the toolkit itself must accept the same files.
 func TestWebConfigErrorsMatchToolkit(t *testing.T) {
 	ca := testutil.NewAuthorityWithCertificates(t)
 	inline := func(key, file string) string {
@@ -53,7 +52,7 @@ func TestWebConfigErrorsMatchToolkit(t *testing.T) {
 		theirs := web.Validate(path)
 		c := &WebConfig{path: path}
 		if _, ours := c.read(); (ours == nil) != (theirs == nil) {
-			t.Errorf("%s\nis %v, and for the toolkit %v", text, ours, theirs)
+			t.Errorf("%s\nerror %v, and the toolkit's error %v", text, ours, theirs)
 		}
 	}
 }
@@ -61,18 +60,18 @@ func TestWebConfigErrorsMatchToolkit(t *testing.T) {
 func TestWebConfigClientCertificates(t *testing.T) {
 	for _, c := range []struct {
 		what, text             string
-		without, client, named int // statuses of those without a certificate, with one, and with the allowed one
+		without, client, named int // statuses without a certificate, with one, and with one that has the allowed name
 	}{
 		{"TLS", withTLS, 200, 200, 200},
 		{"asks for certificates", withTLS + "  client_auth_type: RequestClientCert\n", 200, 200, 200},
 		{"any certificate", anyCert, 0, 200, 200},
 		{"any certificate, by its older name", withTLS + "  client_auth_type: RequireClientCert\n", 0, 200, 200},
-		{"one of the authority's, if any", optionalCert, 200, 200, 200},
-		{"one of the authority's", withCerts, 0, 200, 200},
-		{"one of another authority's", strings.Replace(withCerts, "ca.crt", "server.crt", 1), 0, 0, 0},
-		{"one of another authority's, if any", strings.Replace(optionalCert, "ca.crt", "server.crt", 1), 200, 0, 0},
+		{"optional, of the CA", optionalCert, 200, 200, 200},
+		{"of the CA", withCerts, 0, 200, 200},
+		{"of another CA", strings.Replace(withCerts, "ca.crt", "server.crt", 1), 0, 0, 0},
+		{"optional, of another CA", strings.Replace(optionalCert, "ca.crt", "server.crt", 1), 200, 0, 0},
 		{"a certain name", withNames, 0, 0, 200},
-		{"a certain name, if any", optionalCert + "  client_allowed_sans: [prometheus]\n", 0, 0, 200}, // as the toolkit: none has no name
+		{"a certain name, optional", optionalCert + "  client_allowed_sans: [prometheus]\n", 0, 0, 200}, // as for the toolkit, a missing certificate has no name
 		{"a password, too", withCerts + withUser, 0, 401, 401},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -93,11 +92,11 @@ func TestWebConfigTLSOptions(t *testing.T) {
 	const ecdsa256, ecdsa128 = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
 	for _, c := range []struct {
 		text     string
-		max      uint16 // of the client; 0: any
-		version  uint16 // 0: none
+		max      uint16 // of the client; 0 for any
+		version  uint16 // 0 if the handshake fails
 		protocol string
-		suite    uint16      // 0: any
-		curve    tls.CurveID // that the client knows; 0: all
+		suite    uint16      // 0 for any
+		curve    tls.CurveID // that the client supports; 0 for all
 	}{
 		{withTLS, 0, tls.VersionTLS13, "h2", 0, 0},
 		{withTLS, tls.VersionTLS12, tls.VersionTLS12, "h2", 0, 0},
@@ -155,13 +154,13 @@ func TestWebConfigHeaders(t *testing.T) {
 			resp.Body.Close()
 			testutil.Equal(s.t, "headers", []string{resp.Header.Get("X-Frame-Options"), resp.Header.Get("Strict-Transport-Security")}, []string{"deny", "max-age=1"})
 			if password == "" {
-				testutil.Equal(s.t, "what is asked for", resp.Header.Get("WWW-Authenticate"), "Basic")
+				testutil.Equal(s.t, "WWW-Authenticate", resp.Header.Get("WWW-Authenticate"), "Basic")
 			}
 		}
 	})
 }
 
-// TestWebConfigRateLimitCoversProbes as SECURITY.md says, with and without passwords.
+// Probes count against the rate limit, as SECURITY.md says, with and without passwords.
 func TestWebConfigRateLimitCoversProbes(t *testing.T) {
 	for _, file := range []string{"", withUser} {
 		withWebConfig(t, file+"rate_limit: {burst: 5, interval: 10s}\n", func(s *webConfigTest) {

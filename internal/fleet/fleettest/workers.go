@@ -7,6 +7,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 	"dynamo-metrics/internal/wire"
 	"dynamo-metrics/internal/wire/testdata"
+
 	"encoding/json"
 	"path"
 	"strings"
