@@ -38,11 +38,12 @@ func Main(ctx context.Context, args []string, getenv func(string) string, stdout
 	if p, rest := findSubcommand(args); p != nil {
 		return p.run(rest, getenv, stdout, stderr)
 	}
-	var c config
+	var o Options
 	return cli.Run("metrics", getenv, stderr,
-		func() (ended bool, err error) { c, ended, err = parse(args, getenv, stdout); return ended, err },
+		func() (ended bool, err error) { o, ended, err = parse(args, getenv, stdout); return ended, err },
 		func(log *slog.Logger) error {
-			err := run(ctx, c, getenv, log)
+			o.Log = log
+			err := Run(ctx, o)
 			if err == nil {
 				log.Info("Stopped")
 			}
@@ -50,53 +51,55 @@ func Main(ctx context.Context, args []string, getenv func(string) string, stdout
 		})
 }
 
-// run creates everything and starts the loops that work on it. The registration outlives the
-// work, so that this program is still the leader during its last push.
-func run(ctx context.Context, c config, getenv func(string) string, log *slog.Logger) error {
-	for _, w := range c.warnings {
+// Run creates everything and starts the loops that work on it, until ctx ends or one of them
+// fails. The registration outlives the work, so that this program is still the leader during its
+// last push.
+func Run(ctx context.Context, o Options) error {
+	log := o.Log
+	for _, w := range o.Warnings {
 		log.Warn(w)
 	}
-	listener, err := c.listen(log)
+	listener, err := o.listen()
 	if err != nil {
 		return err
 	}
-	f := fleet.New(c.target, c.maxWorkers, c.hasRegistry())
+	f := fleet.New(o.Target, o.MaxWorkers, o.hasRegistry())
 	f.Advance(time.Now())
-	c.markUsed(&f.Stats)
+	o.markUsed(&f.Stats)
 	f.Stats.LogDropped = func() uint64 { return dynlog.Dropped(log) }
-	metrics := newMetrics(c, f)
+	metrics := newMetrics(o, f)
 
 	g, ctx := errgroup.WithContext(ctx)
 	registered, release := context.WithCancel(context.WithoutCancel(ctx))
-	if c.etcdServers() != "" {
-		g.Go(func() error { return runEtcd(registered, c, f, getenv, log) })
+	if o.etcdServers() != "" {
+		g.Go(func() error { return runEtcd(registered, o, f) })
 	}
-	if c.discovery == discoveryKubernetes {
-		g.Go(func() error { return runKubernetes(registered, c, f, log) })
+	if o.Discovery == DiscoveryKubernetes {
+		g.Go(func() error { return runKubernetes(registered, o, f) })
 	}
-	if c.discovery == discoveryFiles {
-		files := discovery.Files{Root: c.files, Namespaces: c.namespaces, Fleet: f, State: &f.Stats.Files, Log: dynlog.Target(log, "files")}
+	if o.Discovery == DiscoveryFiles {
+		files := discovery.Files{Root: o.Files, Namespaces: o.Namespaces, Fleet: f, State: &f.Stats.Files, Log: dynlog.Target(log, "files")}
 		g.Go(func() error { return files.Watch(registered) })
 	}
 	g.Go(func() error {
 		defer release()
 		work, ctx := errgroup.WithContext(ctx)
-		work.Go(func() error { advanceClock(ctx, f, c.maxWorkers, log); return nil })
-		work.Go(func() error { return collectAll(ctx, c, f, getenv, log) })
+		work.Go(func() error { advanceClock(ctx, f, o.MaxWorkers, log); return nil })
+		work.Go(func() error { return collectAll(ctx, o, f) })
 		work.Go(func() error { collect.WatchEventPlane(ctx, f, log); return nil })
-		workerLog := &discovery.WorkerLog{Fleet: f, Namespaces: c.namespaces, Poll: c.pollInterval, Log: log}
+		workerLog := &discovery.WorkerLog{Fleet: f, Namespaces: o.Namespaces, Poll: o.PollInterval, Log: log}
 		work.Go(func() error { workerLog.Run(ctx); return nil })
-		if c.scrape.mode != scrapeNone {
-			work.Go(func() error { return c.scraper(f, log).Run(ctx) })
+		if o.Scrape.Mode != ScrapeNone {
+			work.Go(func() error { return o.scraper(f).Run(ctx) })
 		}
-		mon := newMonitor(c, f, log) // problems are logged even if nothing is served
+		mon := newMonitor(o, f) // problems are logged even if nothing is served
 		work.Go(func() error { mon.Run(ctx); return nil })
 		if listener != nil {
 			httpLog := dynlog.Target(log, "http")
-			work.Go(func() error { return web.Serve(ctx, listener, c.handler(f, metrics, mon, httpLog), c.web, httpLog) })
+			work.Go(func() error { return web.Serve(ctx, listener, o.handler(f, metrics, mon, httpLog), o.Web, httpLog) })
 		}
-		if c.push {
-			work.Go(func() error { exposition.Push(ctx, c.pushgateway, metrics, &f.Stats, log); return nil })
+		if o.Push {
+			work.Go(func() error { exposition.Push(ctx, o.Pushgateway, metrics, &f.Stats, log); return nil })
 		}
 		return work.Wait()
 	})
@@ -104,102 +107,102 @@ func run(ctx context.Context, c config, getenv func(string) string, log *slog.Lo
 }
 
 // markUsed records which servers the program uses.
-func (c config) markUsed(t *stats.Stats) {
+func (o Options) markUsed(t *stats.Stats) {
 	t.NATS.MarkUsed()
 	t.NATSServer.MarkUsed()
-	if c.natsServers() == "" {
+	if o.natsServers() == "" {
 		t.NATS.Disable()
 	}
 	switch {
-	case c.discovery == discoveryFiles:
+	case o.Discovery == DiscoveryFiles:
 		t.Files.MarkUsed()
-	case c.discovery == discoveryKubernetes:
+	case o.Discovery == DiscoveryKubernetes:
 		t.Kubernetes.MarkUsed()
-	case c.etcdServers() != "":
+	case o.etcdServers() != "":
 		t.Etcd.MarkUsed()
 	}
-	if !c.hasUniqueInstance() {
+	if !o.hasUniqueInstance() {
 		t.ActsAsLeader.Store(true) // there is no leader election
 	}
 }
 
 // handler returns the handler of all paths.
-func (c config) handler(f *fleet.Fleet, metrics *exposition.Metrics, mon *monitor.Monitor, log *slog.Logger) http.Handler {
-	return web.Handler(web.Options{Fleet: f, Namespaces: c.namespaces, Monitor: mon, Metrics: metrics,
-		WorkerMetricsURL: c.workerMetricsURL, Profiles: c.pprof, Log: log})
+func (o Options) handler(f *fleet.Fleet, metrics *exposition.Metrics, mon *monitor.Monitor, log *slog.Logger) http.Handler {
+	return web.Handler(web.Options{Fleet: f, Namespaces: o.Namespaces, Monitor: mon, Metrics: metrics,
+		WorkerMetricsURL: o.workerMetricsURL, Profiles: o.Profiles, Log: log})
 }
 
 // runEtcd watches the etcd registry and holds the unique instance's key.
-func runEtcd(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
-	etcd := dynlog.Target(log, "etcd")
-	endpoints, err := connect.NewEtcdEndpoints(c.etcdServers(), getenv, etcd)
+func runEtcd(ctx context.Context, o Options, f *fleet.Fleet) error {
+	etcd := dynlog.Target(o.Log, "etcd")
+	endpoints, err := connect.NewEtcdEndpoints(o.etcdServers(), o.Getenv, etcd)
 	if err != nil {
 		return err
 	}
-	registry := discovery.Etcd{Endpoints: endpoints, Namespaces: c.namespaces, Fleet: f, Log: etcd, MaxWorkers: c.maxWorkers}
+	registry := discovery.Etcd{Endpoints: endpoints, Namespaces: o.Namespaces, Fleet: f, Log: etcd, MaxWorkers: o.MaxWorkers}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return registry.Watch(ctx) })
-	key := leader.EtcdKey{Endpoints: endpoints, Namespaces: c.namespaces, Stats: &f.Stats, Log: log, Lost: registry.RequestRelist}
-	g.Go(func() error { return key.Hold(ctx, instanceValue(c), c.standby) })
+	key := leader.EtcdKey{Endpoints: endpoints, Namespaces: o.Namespaces, Stats: &f.Stats, Log: o.Log, Lost: registry.RequestRelist}
+	g.Go(func() error { return key.Hold(ctx, instanceValue(o), o.Standby) })
 	return g.Wait()
 }
 
 // instanceValue returns the value that the original wrote into its key, with the name of this
 // host. Programs do not read it: it is there for people.
-func instanceValue(c config) []byte {
+func instanceValue(o Options) []byte {
 	host, _ := os.Hostname()
 	value, _ := json.MarshalIndent(struct { // strings only, so it cannot fail
 		Component string `json:"component_name"`
 		Endpoint  string `json:"endpoint_name"`
 		Model     string `json:"model_name,omitempty"`
 		Host      string `json:"host,omitempty"`
-	}{c.target.Component, c.target.Name, c.modelName, host}, "", "  ")
+	}{o.Target.Component, o.Target.Name, o.ModelName, host}, "", "  ")
 	return value
 }
 
 // collectAll polls the workers and receives events, over NATS and ZeroMQ independently.
-func collectAll(ctx context.Context, c config, f *fleet.Fleet, getenv func(string) string, log *slog.Logger) error {
-	events := collect.NewEvents(f, c.namespaces, log)
+func collectAll(ctx context.Context, o Options, f *fleet.Fleet) error {
+	events := collect.NewEvents(f, o.Namespaces, o.Log)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return events.ZMQ(ctx, c.brokers, collect.MaxZMQSubscriptions(c.maxWorkers, maxOpenFiles()))
+		return events.ZMQ(ctx, o.Brokers, collect.MaxZMQSubscriptions(o.MaxWorkers, maxOpenFiles()))
 	})
-	g.Go(func() error { return collectNATS(ctx, c, f, events, getenv, log) })
+	g.Go(func() error { return collectNATS(ctx, o, f, events) })
 	return g.Wait()
 }
 
-func collectNATS(ctx context.Context, c config, f *fleet.Fleet, events *collect.Events, getenv func(string) string, log *slog.Logger) error {
-	poller := &collect.Poller{Fleet: f, Namespaces: c.namespaces, Interval: c.pollInterval, Log: log, PollNow: make(chan struct{}, 1)}
+func collectNATS(ctx context.Context, o Options, f *fleet.Fleet, events *collect.Events) error {
+	poller := &collect.Poller{Fleet: f, Namespaces: o.Namespaces, Interval: o.PollInterval, Log: o.Log, PollNow: make(chan struct{}, 1)}
 	pollNow := func() {
 		select {
 		case poller.PollNow <- struct{}{}:
 		default:
 		}
 	}
-	if c.natsServers() == "" {
+	if o.natsServers() == "" {
 		return poller.Run(ctx)
 	}
-	options, err := c.natsTLS.Options()
+	options, err := o.NATSTLS.Options()
 	if err != nil {
 		return err
 	}
 	access := events.Permissions()
 	access.OnUp(pollNow) // after an outage the loads are old
-	l2c := &exposition.L2C{Fleet: f, Namespace: string(c.namespaces), Log: log}
+	l2c := &exposition.L2C{Fleet: f, Namespace: string(o.Namespaces), Log: o.Log}
 	poller.Permissions = access
 	poller.OnLoads = func() {
 		if f.Stats.ActsAsLeader.Load() {
-			poller.Publish(wire.L2CSubjects(c.namespaces), l2c.Publish)
+			poller.Publish(wire.L2CSubjects(o.Namespaces), l2c.Publish)
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	if c.standby { // so that the first l2c event is published at once
+	if o.Standby { // so that the first l2c event is published at once
 		g.Go(func() error { onTakeover(ctx, &f.Stats.ActsAsLeader, pollNow); return nil })
 	}
 	hooks := connect.NATSHooks{StatusChanged: access.SetConnected, Denied: access.RecordDenial,
 		ConnectError: func(err error) { f.Stats.NATS.SetError(err.Error()) }, AttemptFailed: func() { f.Stats.CountFailure(stats.PeerNATS) }}
 	g.Go(func() error {
-		return connect.RunNATS(ctx, c.nats, getenv, dynlog.Target(log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
+		return connect.RunNATS(ctx, o.NATS, o.Getenv, dynlog.Target(o.Log, "nats"), hooks, func(ctx context.Context, conn *nats.Conn) error {
 			l2c.Conn = conn
 			return collectOverConn(ctx, conn, events, poller)
 		}, options...)
@@ -236,31 +239,31 @@ func onTakeover(ctx context.Context, unique *stats.TimedFlag, f func()) {
 }
 
 // listen opens the listener, or returns nil if the program does not serve.
-func (c config) listen(log *slog.Logger) (net.Listener, error) {
-	if c.address == "" {
+func (o Options) listen() (net.Listener, error) {
+	if o.Address == "" {
 		return nil, nil
 	}
-	l, err := net.Listen("tcp", c.address)
+	l, err := net.Listen("tcp", o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("serve metrics (--host, --metrics-port): %w", err)
 	}
 	// The log has the host as given: the listener would report [::] for 0.0.0.0.
-	host, _, _ := net.SplitHostPort(c.address)
+	host, _, _ := net.SplitHostPort(o.Address)
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	log.Info("Prometheus metrics server started at " + net.JoinHostPort(host, port) + "/metrics")
+	o.Log.Info("Prometheus metrics server started at " + net.JoinHostPort(host, port) + "/metrics")
 	return l, nil
 }
 
 // newMetrics returns the metrics that are served and pushed.
-func newMetrics(c config, f *fleet.Fleet) *exposition.Metrics {
+func newMetrics(o Options, f *fleet.Fleet) *exposition.Metrics {
 	// A leader that loses the connection to its registry stops acting, but still counts as the
 	// active program here: every program has lost the registry then, and there is no other
 	// leader.
-	standby := func() bool { return c.standby && !f.Stats.WasLeader.Load() }
+	standby := func() bool { return o.Standby && !f.Stats.WasLeader.Load() }
 	return exposition.NewMetrics(exposition.Collector{
 		Fleet:   f,
 		Build:   exposition.Build{Version: cli.Version, Revision: revision(), GoVersion: runtime.Version()},
-		Model:   c.modelName,
+		Model:   o.ModelName,
 		Now:     time.Now,
 		Standby: standby,
 	}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

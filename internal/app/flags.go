@@ -7,55 +7,12 @@ import (
 
 	"dynamo-metrics/internal/cli"
 	"dynamo-metrics/internal/connect"
-	"dynamo-metrics/internal/exposition"
-	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/kube"
-	"dynamo-metrics/internal/web"
-	"dynamo-metrics/internal/wire"
-)
-
-// none is the value of --etcd-endpoints for a fleet of static workers, and of --nats-server for a
-// fleet without NATS.
-const none = "none"
-
-// The discovery backends.
-const (
-	discoveryEtcd       = "etcd"
-	discoveryFiles      = "file"
-	discoveryKubernetes = "kubernetes"
 )
 
 // maxInterval is the longest interval of a periodic task. A larger value was probably meant in
 // another unit.
 const maxInterval = time.Hour
-
-// config holds the values of the command line and the environment.
-type config struct {
-	namespaces   wire.Namespaces
-	target       fleet.Target
-	pollInterval time.Duration
-	modelName    string
-	nats, etcd   string
-	natsTLS      connect.NATSTLS
-	discovery    string // one of the discovery backends
-	files        string // the directory of file discovery
-	kubernetes   kubernetesConfig
-	brokerURL    string
-	brokers      []string // addresses of ZMQ brokers
-	maxWorkers   int
-	standby      bool
-	scrape       scrapeConfig
-
-	address string // host:port to listen on, or empty
-	web     *web.WebConfig
-	pprof   bool
-
-	push        bool
-	pushgateway exposition.Gateway
-	pushURL     string
-
-	warnings []string // about flags without effect
-}
 
 // flags are the values whose meaning depends on other flags.
 type flags struct {
@@ -63,124 +20,101 @@ type flags struct {
 	host                string
 	port, metricsPort   int
 	pushURL, webConfig  string
+	zmqBroker           string
 	isSet               func(flag string) bool
 }
 
 // parse reads the command line. It reports true if help or version was requested, and printed to
 // stdout.
-func parse(args []string, getenv func(string) string, stdout io.Writer) (c config, ended bool, err error) {
+func parse(args []string, getenv func(string) string, stdout io.Writer) (o Options, ended bool, err error) {
 	var f flags
+	o.Getenv = getenv
 	a := cli.New("metrics", "Serves or pushes the metrics of every worker of a Dynamo fleet."+subcommandsHelp(), stdout)
 	a.Subcommands, f.isSet = subcommandNames(), a.IsSet
 
-	c.addWatchFlags(a, &f, getenv)
-	c.addOutputFlags(a, &f)
-	c.addServerFlags(a, getenv)
-	c.scrape.addFlags(a)
+	o.addWatchFlags(a, &f, getenv)
+	o.addOutputFlags(a, &f)
+	o.addServerFlags(a, &f, getenv)
+	o.Scrape.addFlags(a)
 	a.Flag("max-workers", "Largest number of workers to track.").Default("65536").
-		SetValue(cli.Number("max-workers", &c.maxWorkers, 1, 100_000_000))
+		SetValue(cli.Number("max-workers", &o.MaxWorkers, 1, 100_000_000))
 	a.Flag("web.config.file", "exporter-toolkit configuration for TLS and basic auth.").StringVar(&f.webConfig)
-	a.Flag("debug.pprof", "Serve profiles of the program on /debug/pprof/.").BoolVar(&c.pprof)
+	a.Flag("debug.pprof", "Serve profiles of the program on /debug/pprof/.").BoolVar(&o.Profiles)
 
 	if ended, err = a.Parse(args); ended || err != nil {
-		return c, ended, err
+		return o, ended, err
 	}
-	if c.discovery == discoveryKubernetes && !a.IsSet("nats-server") && getenv("NATS_SERVER") == "" {
-		c.nats = none // Dynamo's operator sets the variable if it has installed NATS
+	if o.Discovery == DiscoveryKubernetes && !a.IsSet("nats-server") && getenv("NATS_SERVER") == "" {
+		o.NATS = None // Dynamo's operator sets the variable if it has installed NATS
 	}
-	if err = c.complete(f); err == nil {
-		c.warnings, err = a.CheckRequirements(c.requirements(f))
+	if err = o.complete(f); err == nil {
+		o.Warnings, err = a.CheckRequirements(o.requirements(f))
 	}
 	if err == nil {
-		err = c.validate(f, getenv)
+		err = o.validate(f, getenv)
 	}
-	return c, false, err
+	return o, false, err
 }
 
 // addWatchFlags adds the flags that select what to watch.
-func (c *config) addWatchFlags(a *cli.App, f *flags, getenv func(string) string) {
+func (o *Options) addWatchFlags(a *cli.App, f *flags, getenv func(string) string) {
 	a.Flag("namespace", "The Dynamo namespace to watch, or a prefix with a trailing * (DYN_NAMESPACE).").
 		Default(cli.OrDefault(getenv("DYN_NAMESPACE"), "dynamo")).
-		SetValue(cli.Namespaces("namespace", (*string)(&c.namespaces)))
+		SetValue(cli.Namespaces("namespace", (*string)(&o.Namespaces)))
 	a.Flag("component", "The component to watch (default: all components of the namespace).").
 		SetValue(cli.Component("component", &f.component, "without the flag all are watched"))
 	a.Flag("endpoint", "The endpoint of the component to watch (default: all endpoints).").
 		SetValue(cli.Component("endpoint", &f.endpoint, "without the flag all are watched"))
 	a.Flag("poll-interval", "Interval between polls of the workers, in seconds or as a duration; from 10ms to 1h.").
-		Default("2").SetValue(cli.Duration("poll-interval", &c.pollInterval, 10*time.Millisecond, maxInterval))
+		Default("2").SetValue(cli.Duration("poll-interval", &o.PollInterval, 10*time.Millisecond, maxInterval))
 }
 
 // addOutputFlags adds the flags of the listener and of the Pushgateway.
-func (c *config) addOutputFlags(a *cli.App, f *flags) {
+func (o *Options) addOutputFlags(a *cli.App, f *flags) {
 	a.Flag("metrics-port", "Port of the metrics endpoint, the web page and the API.").Default("9091").
 		SetValue(cli.Number("metrics-port", &f.metricsPort, 0, 65535))
 	a.Flag("port", "The name of --metrics-port in later releases of the original; with --push and without --push-url, the Pushgateway's port.").Default("9091").
 		SetValue(cli.Number("port", &f.port, 0, 65535))
 	a.Flag("host", "Address to listen on; with --push and without --push-url, the Pushgateway's.").Default("0.0.0.0").
 		SetValue(cli.Host("host", &f.host, "port"))
-	a.Flag("push", "Push to a Pushgateway instead of serving; with --metrics-port, do both.").BoolVar(&c.push)
+	a.Flag("push", "Push to a Pushgateway instead of serving; with --metrics-port, do both.").BoolVar(&o.Push)
 	a.Flag("push-url", "URL of the Pushgateway; may have a path and userinfo.").Default("http://localhost:9091").
 		SetValue(cli.Address("push-url", &f.pushURL))
 	a.Flag("push-interval", "Interval between pushes, in seconds or as a duration; from 1s to 1h.").
-		Default("15").SetValue(cli.Duration("push-interval", &c.pushgateway.Interval, time.Second, maxInterval))
+		Default("15").SetValue(cli.Duration("push-interval", &o.Pushgateway.Interval, time.Second, maxInterval))
 	a.Flag("push-job", "The job label of the pushed metrics.").Default("dynamo_push_metrics").
-		SetValue(cli.Name("push-job", &c.pushgateway.Job, ""))
+		SetValue(cli.Name("push-job", &o.Pushgateway.Job, ""))
 	a.Flag("push-grouping", "Additional label of the grouping key, name=value; may be repeated.").
-		SetValue(&groupingFlag{labels: &c.pushgateway.Grouping})
-	a.Flag("push-delete-on-exit", "Delete the pushed group at shutdown.").BoolVar(&c.pushgateway.DeleteOnExit)
+		SetValue(&groupingFlag{labels: &o.Pushgateway.Grouping})
+	a.Flag("push-delete-on-exit", "Delete the pushed group at shutdown.").BoolVar(&o.Pushgateway.DeleteOnExit)
 	a.Flag("model-name", "Model name for the instance's key, and for llm_worker_info of workers without a model card.").
-		SetValue(cli.Text("model-name", &c.modelName))
+		SetValue(cli.Text("model-name", &o.ModelName))
 }
 
 // addServerFlags adds the flags of the servers and registries that the program reads.
-func (c *config) addServerFlags(a *cli.App, getenv func(string) string) {
+func (o *Options) addServerFlags(a *cli.App, f *flags, getenv func(string) string) {
 	a.Flag("nats-server", "NATS servers, separated by commas; none for a fleet whose events use ZeroMQ, and the default with --discovery kubernetes (NATS_SERVER).").
 		Default(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222")).
 		PlaceHolder(cli.Redact(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222"))).
-		SetValue(cli.Address("nats-server", &c.nats))
-	c.natsTLS = connect.NATSTLSFromEnv(getenv)
-	a.NATSTLSFlags(&c.natsTLS.CA, &c.natsTLS.Cert, &c.natsTLS.Key)
+		SetValue(cli.Address("nats-server", &o.NATS))
+	o.NATSTLS = connect.NATSTLSFromEnv(getenv)
+	a.NATSTLSFlags(&o.NATSTLS.CA, &o.NATSTLS.Cert, &o.NATSTLS.Key)
 	a.Flag("etcd-endpoints", "etcd endpoints, separated by commas; none for a fleet of static workers (ETCD_ENDPOINTS).").
 		Default(cli.OrDefault(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
 		PlaceHolder(cli.Redact(cli.OrDefault(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"))).
-		SetValue(cli.Address("etcd-endpoints", &c.etcd))
+		SetValue(cli.Address("etcd-endpoints", &o.Etcd))
 	a.Flag("discovery", "Where workers register: etcd, file or kubernetes (DYN_DISCOVERY_BACKEND).").
-		Default(cli.OrDefault(getenv("DYN_DISCOVERY_BACKEND"), discoveryEtcd)).
-		SetValue(cli.OneOf("discovery", &c.discovery, discoveryEtcd, discoveryFiles, discoveryKubernetes))
+		Default(cli.OrDefault(getenv("DYN_DISCOVERY_BACKEND"), DiscoveryEtcd)).
+		SetValue(cli.OneOf("discovery", &o.Discovery, DiscoveryEtcd, DiscoveryFiles, DiscoveryKubernetes))
 	a.Flag("kubernetes-namespace", "The Kubernetes namespace of --discovery kubernetes; by default the program's own (POD_NAMESPACE).").
 		Default(cli.OrDefault(getenv("POD_NAMESPACE"), cli.OrDefault(kube.PodNamespace(kube.ServiceAccountDir), "default"))).
-		SetValue(cli.Name("kubernetes-namespace", &c.kubernetes.namespace, " /*"))
+		SetValue(cli.Name("kubernetes-namespace", &o.Kubernetes.Namespace, " /*"))
 	a.Flag("kubernetes-api", "The API server when running outside the cluster, such as http://localhost:8001 of kubectl proxy.").
-		SetValue(cli.Address("kubernetes-api", &c.kubernetes.api))
+		SetValue(cli.Address("kubernetes-api", &o.Kubernetes.API))
 	a.Flag("file-kv", "The directory of --discovery file (DYN_FILE_KV).").
 		Default(cli.OrDefault(getenv("DYN_FILE_KV"), filepath.Join(cli.OrDefault(getenv("TMPDIR"), "/tmp"), "dynamo_store_kv"))).
-		SetValue(cli.Path("file-kv", &c.files))
+		SetValue(cli.Path("file-kv", &o.Files))
 	a.Flag("zmq-broker", "ZeroMQ broker for events, in the form xsub=tcp://host:port , xpub=tcp://host:port (DYN_ZMQ_BROKER_URL).").
-		Default(getenv("DYN_ZMQ_BROKER_URL")).StringVar(&c.brokerURL)
-	a.Flag("standby", "Wait while another instance holds the namespace, and take over when it is gone.").BoolVar(&c.standby)
-}
-
-// etcdServers returns the etcd endpoints, or "" if workers register elsewhere or nowhere.
-func (c config) etcdServers() string {
-	if c.etcd == none || c.discovery != discoveryEtcd {
-		return ""
-	}
-	return c.etcd
-}
-
-// natsServers returns the NATS servers, or "" if there are none.
-func (c config) natsServers() string {
-	if c.nats == none {
-		return ""
-	}
-	return c.nats
-}
-
-// hasRegistry reports whether there is a registry.
-func (c config) hasRegistry() bool { return c.discovery != discoveryEtcd || c.etcd != none }
-
-// hasUniqueInstance reports whether there is a leader election: a key or Lease that one program
-// per namespace holds.
-func (c config) hasUniqueInstance() bool {
-	return c.discovery == discoveryKubernetes || c.etcdServers() != ""
+		Default(getenv("DYN_ZMQ_BROKER_URL")).StringVar(&f.zmqBroker)
+	a.Flag("standby", "Wait while another instance holds the namespace, and take over when it is gone.").BoolVar(&o.Standby)
 }

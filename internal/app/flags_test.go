@@ -83,13 +83,13 @@ func TestFlagWithoutEffectIsErrorOrWarning(t *testing.T) {
 			name, _, _ := strings.Cut(given[0], "=")
 			got, errText := parseArgs(append(given, strings.Fields(c.without)...)...)
 			switch {
-			case c.original && (errText != "" || len(got.warnings) != 1 || !strings.HasPrefix(got.warnings[0], name+" is ignored without "+c.want)):
-				t.Errorf("%s beside %s: got %q and %q, want a warning", name, c.without, got.warnings, errText)
+			case c.original && (errText != "" || len(got.Warnings) != 1 || !strings.HasPrefix(got.Warnings[0], name+" is ignored without "+c.want)):
+				t.Errorf("%s beside %s: got %q and %q, want a warning", name, c.without, got.Warnings, errText)
 			case !c.original && !strings.HasPrefix(errText, name+": needs "+c.want):
 				t.Errorf("%s beside %s: got %q, want an error", name, c.without, errText)
 			}
-			if got, errText := parseArgs(append(given, strings.Fields(c.with)...)...); errText != "" || len(got.warnings) != 0 {
-				t.Errorf("%s beside %s: got %q and %q, want nothing", name, c.with, got.warnings, errText)
+			if got, errText := parseArgs(append(given, strings.Fields(c.with)...)...); errText != "" || len(got.Warnings) != 0 {
+				t.Errorf("%s beside %s: got %q and %q, want nothing", name, c.with, got.Warnings, errText)
 			}
 		}
 	}
@@ -135,9 +135,9 @@ func TestFlagsIgnoreUnusedEnvironment(t *testing.T) {
 		"ETCD_ENDPOINTS": "ftp://", "ETCD_AUTH_CA": "nowhere", "ETCD_AUTH_USERNAME": "u", "POD_NAMESPACE": "a", "POD_NAME": "b",
 		"DYN_DISCOVERY_BACKEND": "file", "DYN_KUBE_DISCOVERY_MODE": "no", "DYN_LOG": "=", "DYN_LOGGING_CONFIG_PATH": "nowhere",
 	}
-	c, _, err := parse(nil, func(name string) string { return env[name] }, io.Discard)
-	if err != nil || c.warnings != nil {
-		t.Errorf("got %v and %q", err, c.warnings)
+	o, _, err := parse(nil, func(name string) string { return env[name] }, io.Discard)
+	if err != nil || o.Warnings != nil {
+		t.Errorf("got %v and %q", err, o.Warnings)
 	}
 }
 
@@ -146,13 +146,13 @@ func TestFlagsOverrideNATSTLSEnvironment(t *testing.T) {
 	env := map[string]string{
 		"NATS_TLS_CA_CERT_PATH": "ca.crt", "NATS_TLS_CLIENT_CERT_PATH": "client.crt", "NATS_TLS_CLIENT_KEY_PATH": "client.key",
 	}
-	c, _, err := parse(nil, func(name string) string { return env[name] }, io.Discard)
-	if got := c.natsTLS; err != nil || got.CA != "ca.crt" || got.Cert != "client.crt" || got.Key != "client.key" {
+	o, _, err := parse(nil, func(name string) string { return env[name] }, io.Discard)
+	if got := o.NATSTLS; err != nil || got.CA != "ca.crt" || got.Cert != "client.crt" || got.Key != "client.key" {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	env["NATS_TLS_CA_CERT_PATH"] = "nowhere"
-	c, _, err = parse([]string{"--nats-tls-ca", "client.crt"}, func(name string) string { return env[name] }, io.Discard)
-	if got := c.natsTLS; err != nil || got.CA != "client.crt" || got.Cert != "client.crt" || got.Key != "client.key" {
+	o, _, err = parse([]string{"--nats-tls-ca", "client.crt"}, func(name string) string { return env[name] }, io.Discard)
+	if got := o.NATSTLS; err != nil || got.CA != "client.crt" || got.Cert != "client.crt" || got.Key != "client.key" {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for _, name := range []string{"NATS_TLS_CA_CERT_PATH", "NATS_TLS_CLIENT_CERT_PATH", "NATS_TLS_CLIENT_KEY_PATH"} {
@@ -185,7 +185,7 @@ func TestFlagValuesAreBounded(t *testing.T) {
 			}
 		}
 	}
-	if c, errText := parseArgs("--push-interval", "1h", "--push"); errText != "" || c.pushgateway.Interval != time.Hour {
-		t.Errorf("got %v, %s", c.pushgateway.Interval, errText)
+	if o, errText := parseArgs("--push-interval", "1h", "--push"); errText != "" || o.Pushgateway.Interval != time.Hour {
+		t.Errorf("got %v, %s", o.Pushgateway.Interval, errText)
 	}
 }

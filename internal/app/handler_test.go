@@ -21,7 +21,7 @@ import (
 // TestHandlerAllowsOnlyGETAndHEAD tries every path that the documentation lists, and some longer
 // and shorter ones.
 func TestHandlerAllowsOnlyGETAndHEAD(t *testing.T) {
-	c, errText := parseArgs("--debug.pprof")
+	o, errText := parseArgs("--debug.pprof")
 	if errText != "" {
 		t.Fatal(errText)
 	}
@@ -30,7 +30,7 @@ func TestHandlerAllowsOnlyGETAndHEAD(t *testing.T) {
 	f.Stats.RecordPoll(stats.PollOK, 0)
 	mon := monitor.New(monitor.Options{Fleet: f})
 	log := slog.New(slog.DiscardHandler)
-	h := c.handler(f, exposition.NewMetrics(exposition.Collector{Fleet: f, Now: time.Now}), mon, log)
+	h := o.handler(f, exposition.NewMetrics(exposition.Collector{Fleet: f, Now: time.Now}), mon, log)
 	answers := map[string]int{ // to GET
 		"/page/main.js": 200, "/page/none": 404,
 		"/worker?key=1": 404, "/api/v1/signals?component=a&endpoint=b": 200, "/api/v1/fleet?history=true": 200,

@@ -2,7 +2,6 @@ package app
 
 import (
 	"cmp"
-	"log/slog"
 	"strings"
 
 	"dynamo-metrics/internal/cli"
@@ -12,65 +11,65 @@ import (
 )
 
 // newMonitor returns the monitor of the Fleet.
-func newMonitor(c config, f *fleet.Fleet, log *slog.Logger) *monitor.Monitor {
-	o := monitor.Options{
+func newMonitor(o Options, f *fleet.Fleet) *monitor.Monitor {
+	m := monitor.Options{
 		Fleet:         f,
-		Namespaces:    c.namespaces,
+		Namespaces:    o.Namespaces,
 		Version:       cli.Version,
-		Model:         c.modelName,
-		Limit:         c.maxWorkers,
-		Poll:          c.pollInterval,
-		Scrape:        c.scrape.interval,
-		ScrapeTimeout: c.scrape.timeout,
-		Log:           log,
+		Model:         o.ModelName,
+		Limit:         o.MaxWorkers,
+		Poll:          o.PollInterval,
+		Scrape:        o.Scrape.Interval,
+		ScrapeTimeout: o.Scrape.Timeout,
+		Log:           o.Log,
 		Servers: map[string]string{
-			"nats": cli.Redact(c.nats), "etcd": cli.Redact(c.etcd), "file": c.files,
-			"kubernetes": cmp.Or(cli.Redact(c.kubernetes.api), "the API server of this cluster") + ", namespace " + c.kubernetes.namespace,
+			"nats": cli.Redact(o.NATS), "etcd": cli.Redact(o.Etcd), "file": o.Files,
+			"kubernetes": cmp.Or(cli.Redact(o.Kubernetes.API), "the API server of this cluster") + ", namespace " + o.Kubernetes.Namespace,
 		},
-		Mock: c.mockCommand(),
+		Mock: o.mockCommand(),
 	}
-	if c.web != nil {
-		o.WebFile, o.WebError = c.web.Path(), c.web.Problem
+	if o.Web != nil {
+		m.WebFile, m.WebError = o.Web.Path(), o.Web.Problem
 	}
-	key := wire.LeaderKey(string(c.namespaces))
+	key := wire.LeaderKey(string(o.Namespaces))
 	switch {
-	case c.discovery == discoveryFiles:
-		o.Registry, o.Watches = "the directory of workers", []string{c.files}
-	case c.discovery == discoveryKubernetes:
-		o.Registry, o.Instance = "Kubernetes", key+" (a Lease in "+c.kubernetes.namespace+")"
-		o.Watches = []string{"dynamoworkermetadatas in " + c.kubernetes.namespace, "endpointslices in " + c.kubernetes.namespace}
-		if c.kubernetes.byContainer {
-			o.Watches[1] = "pods in " + c.kubernetes.namespace
+	case o.Discovery == DiscoveryFiles:
+		m.Registry, m.Watches = "the directory of workers", []string{o.Files}
+	case o.Discovery == DiscoveryKubernetes:
+		m.Registry, m.Instance = "Kubernetes", key+" (a Lease in "+o.Kubernetes.Namespace+")"
+		m.Watches = []string{"dynamoworkermetadatas in " + o.Kubernetes.Namespace, "endpointslices in " + o.Kubernetes.Namespace}
+		if o.Kubernetes.ByContainer {
+			m.Watches[1] = "pods in " + o.Kubernetes.Namespace
 		}
-	case c.etcdServers() != "":
-		o.Registry, o.Instance, o.Watches = "etcd", key, c.namespaces.KeyPrefixes()
+	case o.etcdServers() != "":
+		m.Registry, m.Instance, m.Watches = "etcd", key, o.Namespaces.KeyPrefixes()
 	}
-	if c.push {
-		o.Gateway = cli.Redact(c.pushURL)
+	if o.Push {
+		m.Gateway = cli.Redact(o.PushURL)
 	}
-	return monitor.New(o)
+	return monitor.New(m)
 }
 
 // mockCommand returns a command that starts a mock worker which this program finds, or "" if
 // there is none. Server addresses with passwords are left to the environment.
-func (c config) mockCommand() string {
-	if c.discovery != discoveryEtcd {
+func (o Options) mockCommand() string {
+	if o.Discovery != DiscoveryEtcd {
 		return ""
 	}
-	namespace := string(c.namespaces)
-	if c.namespaces.IsPattern() {
+	namespace := string(o.Namespaces)
+	if o.Namespaces.IsPattern() {
 		namespace = strings.TrimSuffix(namespace, "*") + "mock"
 	}
-	command := monitor.Command("mock_worker", namespace, fleet.Endpoint(c.target))
+	command := monitor.Command("mock_worker", namespace, fleet.Endpoint(o.Target))
 	add := func(flag, value, standard string) {
 		if value != standard && !strings.Contains(value, "@") {
 			command += " --" + flag + " " + monitor.Quote(value)
 		}
 	}
-	add("nats-server", c.nats, "nats://localhost:4222")
-	if c.etcd == none {
+	add("nats-server", o.NATS, "nats://localhost:4222")
+	if o.Etcd == None {
 		return command + " --static"
 	}
-	add("etcd-endpoints", c.etcd, "http://localhost:2379")
+	add("etcd-endpoints", o.Etcd, "http://localhost:2379")
 	return command
 }

@@ -3,7 +3,6 @@ package app
 import (
 	"crypto/tls"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"dynamo-metrics/internal/cli"
@@ -14,67 +13,67 @@ import (
 
 // The values of --scrape-workers.
 const (
-	scrapeIncomplete = "auto" // workers whose load is incomplete without their own metrics
-	scrapeAll        = "on"
-	scrapeNone       = "off"
+	ScrapeIncomplete = "auto" // workers whose load is incomplete without their own metrics
+	ScrapeAll        = "on"
+	ScrapeNone       = "off"
 )
 
 // scrapeConfig holds the settings for scraping the workers' own metrics.
-type scrapeConfig struct {
-	mode     string
-	interval time.Duration
-	timeout  time.Duration
-	urls     collect.WorkerURLs
-	tls      connect.WorkerTLS
+type ScrapeOptions struct {
+	Mode     string
+	Interval time.Duration
+	Timeout  time.Duration
+	URLs     collect.WorkerURLs
+	TLS      connect.WorkerTLS
 }
 
-func (s *scrapeConfig) addFlags(a *cli.App) {
+func (s *ScrapeOptions) addFlags(a *cli.App) {
 	a.Flag("scrape-workers", "Which workers' own metrics to scrape: auto (those whose load is incomplete without), on (all), or off (none).").
-		Default(scrapeIncomplete).SetValue(cli.OneOf("scrape-workers", &s.mode, scrapeIncomplete, scrapeAll, scrapeNone))
+		Default(ScrapeIncomplete).SetValue(cli.OneOf("scrape-workers", &s.Mode, ScrapeIncomplete, ScrapeAll, ScrapeNone))
 	a.Flag("scrape-interval", "Interval between scrapes of a worker, in seconds or as a duration; from 1s to 1h.").
-		Default("5").SetValue(cli.Duration("scrape-interval", &s.interval, time.Second, maxInterval))
+		Default("5").SetValue(cli.Duration("scrape-interval", &s.Interval, time.Second, maxInterval))
 	a.Flag("scrape-timeout", "Timeout of a scrape, in seconds or as a duration; from 100ms to 1m.").
 		Default(fmt.Sprint(collect.ScrapeTimeout.Seconds())).
-		SetValue(cli.Duration("scrape-timeout", &s.timeout, collect.MinScrapeTimeout, collect.MaxScrapeTimeout))
+		SetValue(cli.Duration("scrape-timeout", &s.Timeout, collect.MinScrapeTimeout, collect.MaxScrapeTimeout))
 	a.Flag("worker-metrics-url", "URL of a worker's own metrics if the registry does not have it: [COMPONENT=]URL, with {host}, {namespace}, {component}, {endpoint}, {worker_id} and {worker_id_hex}; may be repeated.").
-		PlaceHolder("TEMPLATE").SetValue(&urlTemplateFlag{urls: &s.urls})
+		PlaceHolder("TEMPLATE").SetValue(&urlTemplateFlag{urls: &s.URLs})
 	a.Flag("worker-tls-ca", "CA file for the workers' certificates (https:// in --worker-metrics-url); by default the system's CAs.").
-		PlaceHolder("FILE").StringVar(&s.tls.CA)
+		PlaceHolder("FILE").StringVar(&s.TLS.CA)
 	a.Flag("worker-tls-cert", "Client certificate file for scraping workers; --worker-tls-key has its key.").
-		PlaceHolder("FILE").StringVar(&s.tls.Cert)
+		PlaceHolder("FILE").StringVar(&s.TLS.Cert)
 	a.Flag("worker-tls-key", "Key file of that certificate.").
-		PlaceHolder("FILE").StringVar(&s.tls.Key)
+		PlaceHolder("FILE").StringVar(&s.TLS.Key)
 }
 
 // validate rejects TLS files that do not fit together or cannot be used.
-func (s *scrapeConfig) validate() error {
-	err := s.tls.Check()
+func (s *ScrapeOptions) validate() error {
+	err := s.TLS.Check()
 	if err == nil {
-		_, err = s.tls.Config()
+		_, err = s.TLS.Config()
 	}
 	return err
 }
 
 // tlsConfig returns a function that reads the TLS files as they are at that time, or nil if there
 // are none.
-func (s *scrapeConfig) tlsConfig() func() (*tls.Config, error) {
-	if s.tls.FirstFlag() == "" {
+func (s *ScrapeOptions) tlsConfig() func() (*tls.Config, error) {
+	if s.TLS.FirstFlag() == "" {
 		return nil
 	}
-	return s.tls.Config
+	return s.TLS.Config
 }
 
 // scraper returns the scraper of the workers' own metrics.
-func (c config) scraper(f *fleet.Fleet, log *slog.Logger) *collect.Scraper {
+func (o Options) scraper(f *fleet.Fleet) *collect.Scraper {
 	return &collect.Scraper{
-		Fleet: f, Namespaces: c.namespaces, Interval: c.scrape.interval, Timeout: c.scrape.timeout, AllWorkers: c.scrape.mode == scrapeAll,
-		URL: c.workerMetricsURL, TLS: c.scrape.tlsConfig(), Descriptors: maxOpenFiles(), Log: log,
+		Fleet: f, Namespaces: o.Namespaces, Interval: o.Scrape.Interval, Timeout: o.Scrape.Timeout, AllWorkers: o.Scrape.Mode == ScrapeAll,
+		URL: o.workerMetricsURL, TLS: o.Scrape.tlsConfig(), Descriptors: maxOpenFiles(), Log: o.Log,
 	}
 }
 
 // workerMetricsURL returns the URL of a worker's own metrics, or "" if it is not known.
-func (c config) workerMetricsURL(p fleet.ScrapeTarget) string {
-	return c.scrape.urls.URL(c.namespaces.OfEndpoint(p.Endpoint), p)
+func (o Options) workerMetricsURL(p fleet.ScrapeTarget) string {
+	return o.Scrape.URLs.URL(o.Namespaces.OfEndpoint(p.Endpoint), p)
 }
 
 // urlTemplateFlag is the value of --worker-metrics-url.

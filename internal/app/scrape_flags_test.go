@@ -11,12 +11,12 @@ import (
 )
 
 // parseArgs parses flags and returns the error as text.
-func parseArgs(args ...string) (c config, errText string) {
-	c, _, err := parse(args, func(string) string { return "" }, io.Discard)
+func parseArgs(args ...string) (o Options, errText string) {
+	o, _, err := parse(args, func(string) string { return "" }, io.Discard)
 	if err != nil {
 		errText = err.Error()
 	}
-	return c, errText
+	return o, errText
 }
 
 func TestScrapeTimeoutIsBounded(t *testing.T) {
@@ -27,8 +27,8 @@ func TestScrapeTimeoutIsBounded(t *testing.T) {
 		if given == "" {
 			args = nil
 		}
-		if c, errText := parseArgs(args...); errText != "" || c.scrape.timeout != want || c.scraper(nil, nil).Timeout != want {
-			t.Errorf("%q: got %s, %s, want %s", given, c.scrape.timeout, errText, want)
+		if o, errText := parseArgs(args...); errText != "" || o.Scrape.Timeout != want || o.scraper(nil).Timeout != want {
+			t.Errorf("%q: got %s, %s, want %s", given, o.Scrape.Timeout, errText, want)
 		}
 	}
 	for _, given := range []string{"0", "0.099", "60.1", "2m", "x"} {
