@@ -168,7 +168,7 @@ func (p *pushTest) wantCounts(t *testing.T, ok, failed uint64) {
 // wantLog compares the numbers of warnings, and of lines that pushing works again.
 func (p *pushTest) wantLog(t *testing.T, failed, again int) {
 	t.Helper()
-	testutil.Equal(t, "warnings, and lines that it works again",
+	testutil.Equal(t, "warnings, and lines that pushing works again",
 		[2]int{len(p.log.Lines("level=WARN", "Failed to push metrics to Pushgateway")), len(p.log.Lines("level=INFO", "Pushing metrics to Pushgateway again"))},
 		[2]int{failed, again})
 }

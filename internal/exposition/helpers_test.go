@@ -28,7 +28,7 @@ func metricsOf(f *fleet.Fleet) *Metrics {
 	return NewMetrics(Collector{Fleet: f, Build: build, Now: func() time.Time { return served }})
 }
 
-// edited are captured bytes with old replaced by new, which must be there.
+// replaced are captured bytes with old, which must be present, replaced by new.
 func replaced(t testing.TB, b []byte, old, new string) []byte {
 	t.Helper()
 	if !bytes.Contains(b, []byte(old)) {
@@ -37,7 +37,7 @@ func replaced(t testing.TB, b []byte, old, new string) []byte {
 	return bytes.ReplaceAll(b, []byte(old), []byte(new))
 }
 
-// pageOf is the metrics page of the fleet, as text. It is also held against what the
+// metricsText is what /metrics serves of the fleet, as text. It is compared with what the client
 // library would write.
 func metricsText(t testing.TB, f *fleet.Fleet) string {
 	t.Helper()
@@ -45,14 +45,14 @@ func metricsText(t testing.TB, f *fleet.Fleet) string {
 	if w.Code != http.StatusOK {
 		t.Fatalf("GET /metrics: %d: %s", w.Code, w.Body)
 	}
-	page := w.Body.String()
-	if diff := cmp.Diff(strings.Split(libraryText(t, metricsOf(f)), "\n"), strings.Split(page, "\n")); diff != "" {
-		t.Errorf("the page is not what the library writes (-library +ours):\n%s", diff)
+	text := w.Body.String()
+	if diff := cmp.Diff(strings.Split(libraryText(t, metricsOf(f)), "\n"), strings.Split(text, "\n")); diff != "" {
+		t.Errorf("the text is not what the library writes (-library +ours):\n%s", diff)
 	}
-	return page
+	return text
 }
 
-// libraryPage is the page as text, written by the library alone.
+// libraryText is the metrics as text, written by the client library alone.
 func libraryText(t testing.TB, m prometheus.Gatherer) string {
 	t.Helper()
 	families, err := m.Gather()

@@ -10,10 +10,10 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// handler answers with the metrics page, in the format that the client asks for. OpenMetrics
-// is none of them: it would put _total behind the names of the original's two counters. On a
-// standby it leaves the Fleet out, so that two programs behind one scrape job do not double
-// every sum; /metrics?standby=1 shows it.
+// Handler serves the metrics endpoint, in the format that the client requests. OpenMetrics is not
+// offered: it would append _total to the names of the original's two counters. A standby leaves
+// out the Fleet's metrics, so that two instances in one scrape job do not double every sum;
+// /metrics?standby=1 includes them.
 func (m *Metrics) Handler(log *slog.Logger) http.Handler {
 	formats := expfmt.DefaultAcceptedFormats()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

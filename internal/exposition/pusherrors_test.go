@@ -41,7 +41,7 @@ func TestPushRetriesWhileGatewayIsDown(t *testing.T) {
 		testutil.Advance(time.Hour)
 		p.wantCounts(t, 1, 240)
 		p.wantLog(t, 1, 0)
-		testutil.Equal(t, "warnings that say why", len(p.log.Lines("connection refused")), 1)
+		testutil.Equal(t, "warnings with the reason", len(p.log.Lines("connection refused")), 1)
 		testutil.Equal(t, "time to end", p.stop(), 0)
 		p.wantCounts(t, 1, 241)
 		testutil.Equal(t, "calls that failed", p.fleet.Stats.Failures(stats.PeerPushgateway), 241)

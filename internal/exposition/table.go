@@ -1,4 +1,4 @@
-// Package expose writes metrics: the metrics endpoint, pushes to a Pushgateway, and l2c events on
+// Package exposition writes metrics: the metrics endpoint, pushes to a Pushgateway, and l2c events on
 // NATS. All of it reads a Snapshot of the Fleet.
 package exposition
 

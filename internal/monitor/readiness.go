@@ -13,7 +13,7 @@ import (
 // balancer leaves out serves nothing at all.
 const readyTimeout = 30 * time.Second
 
-// input is something that the program learns of the fleet from.
+// input is a source of what the program knows of the fleet.
 type input struct {
 	*stats.ConnState
 	missing []string // what is wrong with it; empty if it works

@@ -147,7 +147,7 @@ func (s signalsJSON) String() string {
 func TestSignalsAggregateOneEndpoint(t *testing.T) {
 	inBubble(t, func(l *harness) {
 		t := l.t
-		testutil.Equal(t, "signals of nobody", l.signals(generateSignalsPath).String(), "[0,–,–,0,0,0,–,–]")
+		testutil.Equal(t, "signals without workers", l.signals(generateSignalsPath).String(), "[0,–,–,0,0,0,–,–]")
 		testutil.Equal(t, "seen", l.signals(generateSignalsPath).Seen, false)
 		l.registerPolled(generate, 1, 2, 3)
 		l.registerPolled(prefill, 4)
@@ -307,7 +307,7 @@ func TestSignalsRefuseUnwatchedEndpoint(t *testing.T) {
 // parameter signals cover all watched namespaces.
 func TestSignalsSelectNamespaces(t *testing.T) {
 	const all, old, new, none, not = "[3,0.5,0.9,75,6,–,–,0]", "[2,0.3,0.4,30,3,–,–,0]", "[1,0.9,0.9,45,3,–,–,0]", "[0,–,–,0,0,0,–,–]", "404"
-	for watched, asked := range map[wire.Namespaces]map[string]string{
+	for watched, requests := range map[wire.Namespaces]map[string]string{
 		"prod-1f": {"": old, "prod-1f": old, "prod-1*": old, "prod-*": old, "p*": old, "*": old, "prod-2e": not, "prod-2*": not, "dev": not, "dev*": not},
 		"prod-*":  {"": all, "prod-1f": old, "prod-2*": new, "prod-*": all, "p*": all, "*": all, "prod-new": none, "prod-new*": none, "dev": not, "dev*": not},
 		"*":       {"": all, "prod-1f": old, "prod-2*": new, "prod-*": all, "p*": all, "*": all, "prod-new": none, "dev": none, "dev*": none},
@@ -328,7 +328,7 @@ func TestSignalsSelectNamespaces(t *testing.T) {
 			}
 			h.setReplies(answers...)
 			h.ticks(5 * time.Second)
-			for namespaces, want := range asked {
+			for namespaces, want := range requests {
 				path := generateSignalsPath
 				if namespaces != "" {
 					path += "&dynamo_namespace=" + namespaces

@@ -23,7 +23,7 @@ func metricsOf(f *fleet.Fleet) *exposition.Metrics {
 	return exposition.NewMetrics(exposition.Collector{Fleet: f, Build: build, Now: func() time.Time { return served }})
 }
 
-// sampleOf looks at the fleet whenever it is asked.
+// sampleOf takes a new sample of the fleet on each call.
 func sampleOf(f *fleet.Fleet) func() monitor.Sample {
 	var looks atomic.Uint64
 	return func() monitor.Sample { return monitor.Sample{Number: looks.Add(1), Endpoints: f.Snapshot().Endpoints} }

@@ -20,7 +20,7 @@ const drainTimeout = time.Second
 // actual time may be up to twice as long.
 const StallTimeout = 3 * time.Second
 
-// What a client may take of a connection.
+// The limits for a client's connection.
 const (
 	headerTimeout   = 5 * time.Second
 	requestTimeout  = 10 * time.Second // includes the headers

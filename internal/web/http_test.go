@@ -102,7 +102,7 @@ func TestHandlerMetricsNeverOpenMetrics(t *testing.T) {
 func TestHandlerMetricsGzip(t *testing.T) {
 	f := fleettest.Original(t)
 	plain := testutil.Get(t, handler(f), "/metrics")
-	testutil.Equal(t, "encoding nobody asked for", plain.Header().Get("Content-Encoding"), "")
+	testutil.Equal(t, "encoding without a request for it", plain.Header().Get("Content-Encoding"), "")
 	w := testutil.Get(t, handler(f), "/metrics", "Accept-Encoding", "gzip")
 	testutil.Equal(t, "encoding", w.Header().Get("Content-Encoding"), "gzip")
 	z, err := gzip.NewReader(w.Body)

@@ -73,7 +73,7 @@ func TestPageCacheBoundsStalledClients(t *testing.T) {
 					t.Errorf("%d scrapes were cut off, want some of %d", n, clients)
 				}
 				testutil.Advance(31 * time.Second)
-				testutil.Equal(t, "pages in use when all have been cut off", m.PagesInUse(), 0)
+				testutil.Equal(t, "buffers in use when all have been cut off", m.PagesInUse(), 0)
 			})
 		})
 	}
@@ -96,7 +96,7 @@ func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 		}
 		alone := slow()
 		testutil.Advance(20 * time.Second)
-		testutil.Equal(t, "end of what one alone gets", all(alone), "0\r\n\r\n")
+		testutil.Equal(t, "end of the response without other clients", all(alone), "0\r\n\r\n")
 		testutil.Equal(t, "cut off", f.Stats.SlowScrapesCut.Load(), 0)
 
 		var some []net.Conn
@@ -105,9 +105,9 @@ func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 		}
 		testutil.Advance(1999 * time.Millisecond)
 		another := slow()
-		testutil.Equal(t, "cut off before their time", f.Stats.SlowScrapesCut.Load(), 0)
+		testutil.Equal(t, "cut off within two seconds", f.Stats.SlowScrapesCut.Load(), 0)
 		testutil.Advance(50 * time.Millisecond)
-		testutil.Equal(t, "cut off after it", f.Stats.SlowScrapesCut.Load(), 1)
+		testutil.Equal(t, "cut off after two seconds", f.Stats.SlowScrapesCut.Load(), 1)
 		if all(some[0]) == "0\r\n\r\n" {
 			t.Error("the oldest client's response looks complete")
 		}
@@ -141,7 +141,7 @@ func TestPageCacheSteadyReaderHasTenSeconds(t *testing.T) {
 			testutil.Advance(time.Second)
 		}
 		testutil.Advance(50 * time.Millisecond)
-		testutil.Equal(t, "cut off when one waits for ten seconds", f.Stats.SlowScrapesCut.Load(), 1)
+		testutil.Equal(t, "cut off after ten seconds", f.Stats.SlowScrapesCut.Load(), 1)
 	})
 }
 
@@ -197,15 +197,15 @@ func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 				}
 				for range 8 {
 					c, closed := client()
-					asked, cancel := context.WithCancel(t.Context())
+					requested, cancel := context.WithCancel(t.Context())
 					t.Cleanup(cancel)
 					go func() {
-						r, _ := http.NewRequestWithContext(asked, "GET", "https://metrics/metrics", nil)
+						r, _ := http.NewRequestWithContext(requested, "GET", "https://metrics/metrics", nil)
 						if resp, err := c.Do(r); err == nil {
 							if stallsConnection {
 								close(closed)
 							}
-							<-asked.Done()
+							<-requested.Done()
 							resp.Body.Close()
 						}
 					}()

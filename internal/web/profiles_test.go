@@ -33,7 +33,7 @@ func TestSecurityProfilesAreOffByDefault(t *testing.T) {
 			t.Errorf("%s: want %q in\n%.500s", path, want, w.Body)
 		}
 	}
-	// Passwords may be on the command line.
+	// The command line may contain passwords.
 	testutil.Equal(t, "command line", testutil.Get(t, profiled, "/debug/pprof/cmdline").Code, http.StatusNotFound)
 	testutil.Equal(t, "unknown path", testutil.Get(t, profiled, "/debug").Code, http.StatusNotFound)
 }

@@ -9,7 +9,8 @@ import (
 	"dynamo-metrics/internal/monitor"
 )
 
-// ready answers a readiness probe. With ?strict=true it asks whether anything is away.
+// serveReady answers a readiness probe. With ?strict=true the program is ready only if no input is
+// missing.
 func (s *server) serveReady(w http.ResponseWriter, r *http.Request) {
 	strict := false
 	if given := r.URL.Query().Get("strict"); given != "" {
@@ -19,12 +20,12 @@ func (s *server) serveReady(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	away := monitor.Missing(s.o.Fleet)
-	switch is := monitor.Ready(s.o.Fleet); {
-	case !is || strict && len(away) > 0:
-		http.Error(w, "not ready: "+strings.Join(away, ", "), http.StatusServiceUnavailable)
-	case len(away) > 0:
-		fmt.Fprintln(w, "ready, but: "+strings.Join(away, ", "))
+	missing := monitor.Missing(s.o.Fleet)
+	switch isReady := monitor.Ready(s.o.Fleet); {
+	case !isReady || strict && len(missing) > 0:
+		http.Error(w, "not ready: "+strings.Join(missing, ", "), http.StatusServiceUnavailable)
+	case len(missing) > 0:
+		fmt.Fprintln(w, "ready, but: "+strings.Join(missing, ", "))
 	default:
 		fmt.Fprintln(w, "ready")
 	}

@@ -46,7 +46,7 @@ func TestReadyAtTheStart(t *testing.T) {
 		not("etcd is not connected, no ZMQ publisher is connected")
 		st.ZMQ.SetConnected(true)
 		not("etcd is not connected")
-		// A worker that is polled makes NATS a part of it.
+		// NATS counts as an input once a worker is polled.
 		f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
 		not("etcd is not connected, NATS is not connected, no poll has completed yet")
 		st.Etcd.SetConnected(true)
@@ -58,14 +58,14 @@ func TestReadyAtTheStart(t *testing.T) {
 		st.RecordPoll(stats.PollEmpty, time.Second)
 		probe(t, h, "ready", "ready")
 	})
-	synctest.Test(t, func(t *testing.T) { // no one uses NATS
+	synctest.Test(t, func(t *testing.T) { // no worker uses NATS
 		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), true)
 		f.Stats.NATS.MarkUsed()
 		f.Stats.Etcd.MarkUsed()
 		f.Stats.Etcd.SetConnected(true)
 		probe(t, handler(f), "ready", "ready")
 	})
-	synctest.Test(t, func(t *testing.T) { // nor is a registry
+	synctest.Test(t, func(t *testing.T) { // there is no registry
 		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), false)
 		f.Stats.NATS.MarkUsed()
 		f.Stats.NATS.SetConnected(true)

@@ -1,3 +1,5 @@
+// Package web serves HTTP: one table of routes, the web page with its files, the stream of snapshots,
+// the JSON API and the web configuration.
 package web
 
 import (

@@ -68,7 +68,7 @@ func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 	return certFile, keyFile, pool
 }
 
-// listen serves on a real port of this host until the test ends.
+// listen runs Serve on a real port of this host until the test ends.
 func listen(t *testing.T, webConfig string) (addr string, logs *testutil.Log) {
 	t.Helper()
 	config, err := ReadWebConfig(webConfig)
@@ -127,7 +127,7 @@ func TestServeOnAPort(t *testing.T) {
 	status, body := fetch(t, client, request(t, "http://"+addr+"/-/ready"))
 	testutil.Equal(t, "status", status, http.StatusOK)
 	testutil.Equal(t, "body", body, "ready\n")
-	// That TLS is off is what was asked for, and no news.
+	// Disabled TLS is not logged.
 	testutil.Equal(t, "lines of the log", len(logs.Lines("TLS")), 0)
 }
 

@@ -185,7 +185,7 @@ func TestStreamCutsOffStalledHTTP2Connection(t *testing.T) {
 
 // serveTCP serves a fleet on a TCP port, as the program does, until the test ends. It returns the
 // accepted connections.
-func serveTCP(t *testing.T) (address string, accepted chan net.Conn, tally *stats.Stats) {
+func serveTCP(t *testing.T) (address string, accepted chan net.Conn, st *stats.Stats) {
 	t.Helper()
 	f := fleet.New(fleet.Target{}, 10_000, true)
 	f.Advance(time.Now())
@@ -258,13 +258,13 @@ func TestStreamLimitsSocketSendBuffer(t *testing.T) {
 }
 
 func TestStreamEndsWhenClientClosesWrite(t *testing.T) {
-	address, _, tally := serveTCP(t)
+	address, _, st := serveTCP(t)
 	c := openStream(t, address)
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	testutil.Until(t, func() error {
-		if n := tally.Streams.Load(); n != 0 {
+		if n := st.Streams.Load(); n != 0 {
 			return fmt.Errorf("%d streams are open", n)
 		}
 		return nil

@@ -14,10 +14,10 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// maxTargetLists bounds the lists that are kept for clients at once.
+// maxTargetLists bounds the responses that are in memory at once.
 const maxTargetLists = 4
 
-// targetGroup is a target as Prometheus' HTTP service discovery reads it.
+// targetGroup is a target in the format of Prometheus' HTTP service discovery.
 type targetGroup struct {
 	Targets []string          `json:"targets"`
 	Labels  map[string]string `json:"labels"`
@@ -33,7 +33,7 @@ func (s *server) serveTargets(w http.ResponseWriter, r *http.Request) {
 	}
 	// Other clients may wait until this one has read its list, and it may have waited, too.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(exposition.MaxPageTime))
-	groups := []targetGroup{} // not null: Prometheus wants a list
+	groups := []targetGroup{} // not nil: Prometheus expects a JSON list
 	for _, p := range s.o.Fleet.ScrapeTargets(false) {
 		if g, ok := newTargetGroup(p, s.o.Namespaces.OfEndpoint(p.Endpoint), s.o.WorkerMetricsURL(p)); ok {
 			groups = append(groups, g)
@@ -45,10 +45,10 @@ func (s *server) serveTargets(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// targetOf is one worker's page; false if it has none.
-func newTargetGroup(p fleet.ScrapeTarget, namespace, at string) (targetGroup, bool) {
-	u, err := url.Parse(at)
-	if at == "" || err != nil {
+// newTargetGroup is the target of one worker's metrics. It returns false if the worker has none.
+func newTargetGroup(p fleet.ScrapeTarget, namespace, metricsURL string) (targetGroup, bool) {
+	u, err := url.Parse(metricsURL)
+	if metricsURL == "" || err != nil {
 		return targetGroup{}, false
 	}
 	labels := map[string]string{
@@ -63,7 +63,7 @@ func newTargetGroup(p fleet.ScrapeTarget, namespace, at string) (targetGroup, bo
 		labels["__scheme__"] = u.Scheme
 	}
 	for name, values := range u.Query() {
-		if label := "__param_" + name; model.LegacyValidation.IsValidLabelName(label) { // one that is not spoils the list
+		if label := "__param_" + name; model.LegacyValidation.IsValidLabelName(label) { // Prometheus rejects a list with an invalid label
 			labels[label] = values[0]
 		}
 	}

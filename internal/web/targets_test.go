@@ -82,16 +82,16 @@ func TestTargetsListWorkerMetrics(t *testing.T) {
 func TestTargetsEmptyList(t *testing.T) {
 	f := fleettest.New(fleettest.Everything, true)
 	nowhere := func(fleet.ScrapeTarget) string { return "" }
-	testutil.Equal(t, "of nobody", targetsOf(t, f, nowhere), "[]\n")
+	testutil.Equal(t, "without workers", targetsOf(t, f, nowhere), "[]\n")
 	f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{Publishes: true})
-	testutil.Equal(t, "of one without a page", targetsOf(t, f, nowhere), "[]\n")
+	testutil.Equal(t, "with a worker without metrics", targetsOf(t, f, nowhere), "[]\n")
 }
 
 // Clients that do not read keep the others waiting until they are cut off.
 func TestTargetsFourListsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleettest.New(fleettest.Everything, true)
-		for id := range uint64(100) { // more than the server keeps for a client
+		for id := range uint64(100) { // more than the server buffers for a client
 			f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1 + id}, fleet.Registration{Publishes: true})
 		}
 		var lists atomic.Int64
@@ -113,7 +113,7 @@ func TestTargetsFourListsAtOnce(t *testing.T) {
 		write(t, waits, "GET /api/v1/targets HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 		body, err := io.ReadAll(waits)
 		if testutil.NoError(t, err); !strings.HasSuffix(string(body), "0\r\n\r\n") {
-			t.Errorf("one that waited and reads gets %d bytes", len(body))
+			t.Errorf("a client that waited and reads gets %d bytes", len(body))
 		}
 	})
 }

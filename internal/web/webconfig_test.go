@@ -26,7 +26,7 @@ type webConfigTest struct {
 	t      *testing.T
 	config *WebConfig
 	logs   *testutil.Log
-	ca     *testutil.Authority // has issued server and client
+	ca     *testutil.Authority // has issued the certificates server, client and named
 	dir    string
 	other  string // a hash of "another"
 }
@@ -101,7 +101,7 @@ func (s *webConfigTest) tls(with string) *tls.Config {
 	return c
 }
 
-// ask is the status and the body of an answer; 0 if there is none.
+// ask returns the status and the body of a response; the status is 0 if there is none.
 func (s *webConfigTest) request(c *http.Client, password string) (int, string) {
 	s.t.Helper()
 	scheme := "http"
@@ -265,7 +265,7 @@ func TestWebConfigReadsNamedFilesWhole(t *testing.T) {
 					want = "no such file"
 				}
 				testutil.Advance(3 * time.Second)
-				if file != "ca.crt" { // which the client reads
+				if file != "ca.crt" { // the client reads that file, too
 					s.wantStatus(200, "", "client")
 				}
 				s.wantProblem(want)
