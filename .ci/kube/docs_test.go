@@ -10,18 +10,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// deploying returns that section of the README.
-func deploying(t *testing.T) string {
-	t.Helper()
-	_, section, found := strings.Cut(read(t, root+"/README.md"), "\n## Deploying in Kubernetes\n")
-	if !found {
-		t.Fatal("the README has no section Deploying in Kubernetes")
-	}
-	section, _, _ = strings.Cut(section, "\n## ")
-	return section
-}
-
-func TestReadmeNamesValuesAndFilesThatExist(t *testing.T) {
+func TestDocsNameValuesAndFilesThatExist(t *testing.T) {
+	doc := read(t, root+"/docs/kubernetes.md")
 	var values map[string]any
 	if err := yaml.Unmarshal([]byte(read(t, chart+"/values.yaml")), &values); err != nil {
 		t.Fatal(err)
@@ -45,15 +35,15 @@ func TestReadmeNamesValuesAndFilesThatExist(t *testing.T) {
 	}
 }
 
-// variable matches the environment variables in the README.
+// variable matches the environment variables that docs/configuration.md names.
 var variable = regexp.MustCompile(`\b(?:NATS|DYN)_[A-Z_]+\b`)
 
-func TestPodVariablesAreReadByTheProgram(t *testing.T) {
-	known := variable.FindAllString(read(t, root+"/README.md"), -1)
+func TestPodVariablesAreDocumented(t *testing.T) {
+	known := variable.FindAllString(read(t, root+"/docs/configuration.md"), -1)
 	each(t, func(t *testing.T, _ release, o objects) {
 		for name := range o.env() {
 			if variable.MatchString(name) && !slices.Contains(known, name) {
-				t.Errorf("the README, which names every variable that the program reads, does not name %s", name)
+				t.Errorf("docs/configuration.md, which has all that the program reads, does not name %s", name)
 			}
 		}
 	})
