@@ -65,16 +65,13 @@ func TestPromtoolAcceptsTheMetrics(t *testing.T) {
 	}
 }
 
-// TestPromtoolAcceptsDocumentedConfigurations checks the README's configurations as
-// Prometheus parses them.
+// TestPromtoolAcceptsDocumentedConfigurations checks every Prometheus configuration in README and
+// docs as Prometheus parses it.
 func TestPromtoolAcceptsDocumentedConfigurations(t *testing.T) {
 	t.Parallel()
 	promtool := process.Installed(t, "promtool", "prometheus")
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := slices.DeleteFunc(strings.Split(string(readme), "```yaml\n")[1:], func(block string) bool {
+	blocks := documented(t, "yaml")
+	blocks = slices.DeleteFunc(blocks, func(block string) bool {
 		return strings.HasPrefix(block, "triggers:") // a configuration of KEDA
 	})
 	if len(blocks) < 3 {
