@@ -1,5 +1,5 @@
-// Package fleettest makes fleets for the tests of packages that read one: from answers that
-// workers of a release sent, or large ones.
+// Package fleettest makes fleets for the tests of other packages: fleets of workers whose answers
+// and events were captured, and large ones.
 package fleettest
 
 import (
@@ -13,21 +13,22 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// LoadMetrics is the endpoint that workers of releases up to 0.5.1 reported their load at.
+// LoadMetrics is the endpoint at which workers of releases up to 0.5.1 report their load.
 var LoadMetrics = fleet.Endpoint{Component: "backend", Name: "load_metrics"}
 
 // Generate is the endpoint that serves a model.
 var Generate = fleet.Endpoint{Component: "backend", Name: "generate"}
 
-// Everything is the target that names no component: all endpoints are watched.
+// Everything is the target without a component, which covers all endpoints.
 var Everything = fleet.Target{}
 
-// Reported is the time of the clock of these fleets, at which their loads are received.
+// Reported is the time on the clock of these fleets, at which their loads are received.
 var Reported = time.Date(2025, 2, 26, 18, 45, 5, 0, time.UTC)
 
 // maxWorkers is a limit that no test reaches by accident.
 const maxWorkers = 1000
 
+// New returns a fleet without workers that has read its registry, if workers register at all.
 func New(target fleet.Target, registry bool) *fleet.Fleet {
 	f := fleet.New(target, maxWorkers, registry)
 	f.Sync(fleet.Listing{})
@@ -35,7 +36,7 @@ func New(target fleet.Target, registry bool) *fleet.Fleet {
 	return f
 }
 
-// Replies is what one worker's answer says of each endpoint of the component.
+// Replies decodes one worker's answer into a reply for each endpoint in it.
 func Replies(t testing.TB, component string, answer []byte) []fleet.PollReply {
 	t.Helper()
 	reply, err := wire.ParseStatsReply(answer)
@@ -46,7 +47,7 @@ func Replies(t testing.TB, component string, answer []byte) []fleet.PollReply {
 	for _, e := range reply.Endpoints {
 		name, lease, ok := wire.SplitSubject(reply.Service, e.Subject, func(string) bool { return false })
 		if !ok {
-			t.Fatalf("subject %q is not one of the service %q", e.Subject, reply.Service)
+			t.Fatalf("subject %q is not a subject of the service %q", e.Subject, reply.Service)
 		}
 		r := fleet.PollReply{
 			Endpoint: fleet.Endpoint{Component: component, Name: name},
@@ -79,7 +80,7 @@ func RegisterAll(t testing.TB, f *fleet.Fleet, component string, answers ...[]by
 	}
 }
 
-// Poll is one Poll with these answers.
+// Poll records one poll with these answers.
 func Poll(t testing.TB, f *fleet.Fleet, component string, answers ...[]byte) {
 	t.Helper()
 	f.BeginPoll()
@@ -89,7 +90,7 @@ func Poll(t testing.TB, f *fleet.Fleet, component string, answers ...[]byte) {
 	f.EndPoll(true)
 }
 
-// Original is the fleet that the original's page was taken from.
+// Original returns the fleet whose metrics were captured from the original.
 func Original(t testing.TB) *fleet.Fleet {
 	t.Helper()
 	f := New(fleet.Target(LoadMetrics), true)
@@ -110,6 +111,7 @@ func Original(t testing.TB) *fleet.Fleet {
 	return f
 }
 
+// OriginalAnswers returns the answers of the workers of that fleet.
 func OriginalAnswers(t testing.TB) [][]byte {
 	t.Helper()
 	return [][]byte{
@@ -119,7 +121,7 @@ func OriginalAnswers(t testing.TB) [][]byte {
 	}
 }
 
-// Full has n workers that report Everything that a Poll can.
+// Full returns a fleet of n workers that report every value that an answer to a poll can have.
 func Full(n int) *fleet.Fleet {
 	f := fleet.New(Everything, n, true)
 	f.Sync(fleet.Listing{})
@@ -137,8 +139,8 @@ func Full(n int) *fleet.Fleet {
 	return f
 }
 
-// Large is a fleet of n workers that publish their load, forward passes and hits; half of them
-// are polled, too.
+// Large returns a fleet of n workers with published loads, forward passes and hits. Half of them
+// are registered as workers that are polled, too.
 func Large(n int) *fleet.Fleet {
 	f := fleet.New(fleet.Target{}, 2*n, true)
 	f.Advance(time.Now())
