@@ -23,11 +23,11 @@ var (
 
 func u(n uint64) fleet.Opt[uint64] { return fleet.Some(n) }
 
-// newOptions returns the options of a Monitor of the fleet, which is connected to NATS and etcd.
+// options returns the options of a Monitor of the fleet, which is connected to NATS and etcd.
 func options(f *fleet.Fleet) Options {
-	for _, l := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.NATSServer, &f.Stats.Etcd} {
-		l.MarkUsed()
-		l.SetConnected(true)
+	for _, c := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.NATSServer, &f.Stats.Etcd} {
+		c.MarkUsed()
+		c.SetConnected(true)
 	}
 	f.Stats.ActsAsLeader.Store(true)
 	f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
@@ -59,49 +59,49 @@ func inBubbleWithLimit(t *testing.T, most int, test func(*harness)) {
 }
 
 // watchNamespaces replaces the fleet and the monitor by ones that watch these namespaces.
-func (l *harness) watchNamespaces(namespaces wire.Namespaces) {
+func (h *harness) watchNamespaces(namespaces wire.Namespaces) {
 	var all fleet.Target
 	if namespaces.IsPattern() {
 		all.Namespace = string(namespaces)
 	}
-	l.fleet = fleet.New(all, 10_000, true)
-	l.fleet.Advance(time.Now())
-	l.fleet.Sync(fleet.Listing{})
-	o := options(l.fleet)
+	h.fleet = fleet.New(all, 10_000, true)
+	h.fleet.Advance(time.Now())
+	h.fleet.Sync(fleet.Listing{})
+	o := options(h.fleet)
 	o.Namespaces, o.Instance = namespaces, wire.LeaderKey(string(namespaces))
-	l.monitor = New(o)
+	h.monitor = New(o)
 }
 
 // registerPolled registers workers that are polled.
-func (l *harness) registerPolled(e fleet.Endpoint, ids ...uint64) {
-	fleettest.RegisterPolled(l.fleet, e, ids...)
+func (h *harness) registerPolled(e fleet.Endpoint, ids ...uint64) {
+	fleettest.RegisterPolled(h.fleet, e, ids...)
 }
 
 // registerPublishing registers workers that publish their loads.
-func (l *harness) registerPublishing(e fleet.Endpoint, ids ...uint64) {
-	fleettest.RegisterPublishing(l.fleet, e, ids...)
+func (h *harness) registerPublishing(e fleet.Endpoint, ids ...uint64) {
+	fleettest.RegisterPublishing(h.fleet, e, ids...)
 }
 
 // setReplies sets the replies to all polls from now on.
-func (l *harness) setReplies(answers ...fleet.PollReply) { l.replies = answers }
+func (h *harness) setReplies(answers ...fleet.PollReply) { h.replies = answers }
 
 // tick lets a second pass with one poll, and takes a sample.
-func (l *harness) tick() {
+func (h *harness) tick() {
 	time.Sleep(time.Second)
-	l.fleet.Advance(time.Now())
-	l.fleet.BeginPoll()
-	l.fleet.RecordPollReply(l.replies...)
-	l.fleet.EndPoll(l.fleet.Stats.RegistryUp() && l.fleet.Stats.NATS.Up())
-	l.monitor.Sample(time.Now())
+	h.fleet.Advance(time.Now())
+	h.fleet.BeginPoll()
+	h.fleet.RecordPollReply(h.replies...)
+	h.fleet.EndPoll(h.fleet.Stats.RegistryUp() && h.fleet.Stats.NATS.Up())
+	h.monitor.Sample(time.Now())
 }
 
-func (l *harness) ticks(d time.Duration) {
+func (h *harness) ticks(d time.Duration) {
 	for range d / time.Second {
-		l.tick()
+		h.tick()
 	}
 }
 
-// The shapes of what is rendered.
+// Short names for the JSON that a Monitor renders.
 type (
 	snapshotJSON   = monitortest.Snapshot
 	workerJSON     = monitortest.Worker
@@ -110,17 +110,17 @@ type (
 	emptyStateJSON = monitortest.EmptyState
 )
 
-func (l *harness) snapshot() (s snapshotJSON) {
-	l.t.Helper()
-	r, _ := l.monitor.Render(-1)
-	monitortest.Decode(l.t, r.JSON, &s)
+func (h *harness) snapshot() (s snapshotJSON) {
+	h.t.Helper()
+	r, _ := h.monitor.Render(-1)
+	monitortest.Decode(h.t, r.JSON, &s)
 	return s
 }
 
 // problem returns the problem with this id, or the zero value if it is not raised.
-func (l *harness) problem(id string) problemJSON {
-	l.t.Helper()
-	for _, p := range l.snapshot().Problems {
+func (h *harness) problem(id string) problemJSON {
+	h.t.Helper()
+	for _, p := range h.snapshot().Problems {
 		if p.ID == id {
 			return p
 		}
@@ -129,9 +129,9 @@ func (l *harness) problem(id string) problemJSON {
 }
 
 // raised returns the ids of all problems.
-func (l *harness) raised() (ids []string) {
-	l.t.Helper()
-	for _, p := range l.snapshot().Problems {
+func (h *harness) raised() (ids []string) {
+	h.t.Helper()
+	for _, p := range h.snapshot().Problems {
 		ids = append(ids, p.ID)
 	}
 	slices.Sort(ids)
@@ -140,49 +140,49 @@ func (l *harness) raised() (ids []string) {
 
 // expectWithin lets time pass until the problem is raised, or withdrawn. The test fails unless
 // that takes exactly this many seconds.
-func (l *harness) expectWithin(seconds int, id string, raised bool) {
-	l.t.Helper()
+func (h *harness) expectWithin(seconds int, id string, raised bool) {
+	h.t.Helper()
 	for n := 1; n <= seconds+5; n++ {
-		l.tick()
-		if slices.Contains(l.raised(), id) == raised {
+		h.tick()
+		if slices.Contains(h.raised(), id) == raised {
 			if n != seconds {
-				l.t.Errorf("%s is %s after %d s, want %d", id, ifElse(raised, "raised", "withdrawn"), n, seconds)
+				h.t.Errorf("%s is %s after %d s, want %d", id, ifElse(raised, "raised", "withdrawn"), n, seconds)
 			}
 			return
 		}
 	}
-	l.t.Errorf("%s is %s after %d s, want it otherwise: raised are %v", id, ifElse(raised, "not raised", "raised"), seconds+5, l.raised())
+	h.t.Errorf("%s is %s after %d s, want it otherwise: raised are %v", id, ifElse(raised, "not raised", "raised"), seconds+5, h.raised())
 }
 
 // expectStays lets time pass, in which the problem must stay raised, or not raised.
-func (l *harness) expectStays(d time.Duration, id string, raised bool) {
-	l.t.Helper()
+func (h *harness) expectStays(d time.Duration, id string, raised bool) {
+	h.t.Helper()
 	for n := range d / time.Second {
-		l.tick()
-		if slices.Contains(l.raised(), id) != raised {
-			l.t.Fatalf("%s is %s after %d s", id, ifElse(raised, "withdrawn", "raised"), n+1)
+		h.tick()
+		if slices.Contains(h.raised(), id) != raised {
+			h.t.Fatalf("%s is %s after %d s", id, ifElse(raised, "withdrawn", "raised"), n+1)
 		}
 	}
 }
 
 // worker returns what is rendered of the worker with this key.
-func (l *harness) worker(key string) []byte {
-	l.t.Helper()
-	b, found := l.monitor.RenderWorker(key)
+func (h *harness) worker(key string) []byte {
+	h.t.Helper()
+	b, found := h.monitor.RenderWorker(key)
 	if !found {
-		l.t.Fatalf("there is no worker with the key %q", key)
+		h.t.Fatalf("there is no worker with the key %q", key)
 	}
 	return b
 }
 
 // renderedSize returns the size of a snapshot without history, in bytes.
-func (l *harness) renderedSize() int {
-	r, _ := l.monitor.Render(NoHistory)
+func (h *harness) renderedSize() int {
+	r, _ := h.monitor.Render(NoHistory)
 	return len(r.JSON)
 }
 
 // staleSignals returns why the signals of backend/generate are stale; empty if they are not.
-func (l *harness) staleSignals() string {
-	_, stale := l.monitor.RenderSignals(l.monitor.options.Namespaces, generate)
+func (h *harness) staleSignals() string {
+	_, stale := h.monitor.RenderSignals(h.monitor.options.Namespaces, generate)
 	return stale
 }

@@ -28,7 +28,7 @@ func (m *Monitor) Render(seen int) (*Rendering, <-chan struct{}) {
 	history := seen < m.historyClock.total
 	slot := ifElse(history, 1, 0)
 	if m.renderings[slot] == nil {
-		// The next one is about as long as the last one was.
+		// A rendering is about as long as the last one was.
 		d := jsonWriter{b: make([]byte, 0, m.renderingSize[slot])}
 		m.writeSnapshot(&d, history)
 		m.renderingSize[slot] = len(d.b) + len(d.b)/16
@@ -48,8 +48,8 @@ func (m *Monitor) RenderWorker(key string) ([]byte, bool) {
 	return d.b, found
 }
 
-// RenderSignals returns the signals that an autoscaler needs of an endpoint, in sum over these
-// namespaces, as JSON; or why they are stale.
+// RenderSignals returns, as JSON, the signals that an autoscaler needs about an endpoint in these
+// namespaces. If they are stale, it returns the reason instead.
 func (m *Monitor) RenderSignals(of wire.Namespaces, e fleet.Endpoint) (json []byte, stale string) {
 	d, stale := m.signals(of, e)
 	return d.b, stale

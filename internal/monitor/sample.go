@@ -7,11 +7,11 @@ import (
 // Sample is the state of the endpoints in the last sample of the fleet. It is shared and must not
 // be changed.
 type Sample struct {
-	Number    uint64 // of the look: another one has another
+	Number    uint64 // of the sample; each sample has another
 	Endpoints []fleet.EndpointState
 }
 
-// LastSample returns what the last sample has of the endpoints.
+// LastSample returns the endpoints as they were in the last sample.
 func (m *Monitor) LastSample() Sample {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -36,9 +36,9 @@ func TestMonitorSamplesLessOftenWithoutStreams(t *testing.T) {
 			}
 			return n
 		}
-		time.Sleep(250 * time.Millisecond) // never at the time of a ticker event
+		time.Sleep(250 * time.Millisecond) // so that no time below is also the time of a tick
 		samples(time.Second)
-		testutil.Equal(t, "samples in twenty seconds", samples(20*time.Second), 5) // one every four seconds, the multiple of a tick after 3.5 s
+		testutil.Equal(t, "samples in twenty seconds", samples(20*time.Second), 5) // at the first tick after 50 times 70 ms: every four seconds
 		testutil.Equal(t, "steps of the history without a value", strings.Count(formatSamples(h.snapshot().History.Answering), "–"), 0)
 		h.fleet.Stats.Streams.Store(1)
 		testutil.Equal(t, "samples in twenty seconds with a stream", samples(20*time.Second), 20)
@@ -51,7 +51,7 @@ func TestRenderIsSharedUntilTheNextSample(t *testing.T) {
 		h.registerPolled(generate, 1)
 		h.ticks(3 * time.Second)
 		if h.monitor.renderings != [2]*Rendering{} {
-			t.Error("a snapshot is rendered though no client asked for one")
+			t.Error("a snapshot is rendered although no client asked for one")
 		}
 		for range 10 {
 			h.tick()
@@ -59,7 +59,7 @@ func TestRenderIsSharedUntilTheNextSample(t *testing.T) {
 			second, newer := h.monitor.Render(NoHistory)
 			whole, _ := h.monitor.Render(-1)
 			if first != second || first == whole || first.History || !whole.History {
-				t.Error("one sample is rendered twice, or the history is where it was not asked for")
+				t.Error("one sample is rendered twice, or has a history that was not asked for")
 			}
 			h.tick()
 			select {

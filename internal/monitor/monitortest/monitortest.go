@@ -1,5 +1,5 @@
-// Package monitortest has the shapes of the JSON that package monitor renders, for tests. It does
-// not import that package, whose own tests use it, too.
+// Package monitortest decodes the JSON that package monitor renders, for tests. It does not import
+// that package, because the tests of that package use it, too.
 package monitortest
 
 import (
@@ -42,7 +42,7 @@ type Snapshot struct {
 	Looking  *EmptyState
 }
 
-// States are numbers of workers.
+// States has the number of workers in each state.
 type States struct{ Answering, Silent, Unregistered, Malformed int }
 
 // Worker is one worker at an endpoint, or one data parallel rank.
@@ -61,14 +61,16 @@ type Problem struct {
 	Workers                                  []string
 }
 
-// History has the samples of the fleet, the oldest first; nil: there was no value.
+// History has the values of the fleet at each step, the oldest first. A step without a value is
+// nil.
 type History struct {
 	Step                                                                                                                 int
 	End                                                                                                                  int64
 	LoadMean, LoadStd, LoadMin, LoadMax, Imbalance, HitRate, Waiting, Events, Answering, Silent, Unregistered, Malformed []*float64
 }
 
-// EmptyState says what is looked for where no worker is seen.
+// EmptyState is what a snapshot has when there are no workers: what is watched, and what may be
+// wrong.
 type EmptyState struct {
 	Namespace, Component, Endpoint, Why string
 	Asks, Watches                       []string
