@@ -18,7 +18,7 @@ import (
 //go:embed openapi.json
 var openAPI []byte
 
-// writeJSONError responds with an error.
+// writeJSONError responds with an error as JSON.
 func writeJSONError(w http.ResponseWriter, status int, why string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -26,16 +26,17 @@ func writeJSONError(w http.ResponseWriter, status int, why string) {
 	_, _ = w.Write(append(body, '\n'))                       // the client may have disconnected
 }
 
-// writeJSON responds with JSON. The client has sendTimeout to read it, as it has for an event.
-func writeJSON(w http.ResponseWriter, r *http.Request, plain []byte, packed func() []byte) {
+// writeJSON responds with JSON: with body, or with its compressed chunk for a client that accepts
+// gzip. The client has sendTimeout to read it, as it has for an event.
+func writeJSON(w http.ResponseWriter, r *http.Request, body []byte, chunk func() []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	to := sender{w: w, controller: http.NewResponseController(w)}
 	_ = to.controller.SetWriteDeadline(time.Now().Add(sendTimeout))
 	if exposition.AcceptsGzip(r.Header) {
 		w.Header().Set("Content-Encoding", "gzip")
-		plain = gzipStream(plain, packed())
+		body = gzipStream(body, chunk())
 	}
-	to.write(plain)
+	to.write(body)
 }
 
 func (s *server) serveFleet(w http.ResponseWriter, r *http.Request) {
@@ -79,11 +80,11 @@ func (s *server) serveSignals(w http.ResponseWriter, r *http.Request) {
 	}
 	namespaces := wire.Namespaces(cmp.Or(query.Get("dynamo_namespace"), string(s.o.Namespaces)))
 	if !s.o.Namespaces.Overlaps(namespaces) {
-		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("the namespace %q is not watched: %q is", string(namespaces), string(s.o.Namespaces)))
+		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("the namespace %q is not watched, only %q", string(namespaces), string(s.o.Namespaces)))
 		return
 	}
 	if t := s.o.Fleet.Target(); !t.Covers(e) {
-		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("%s is not watched: %s is, by --component and --endpoint", e, strings.TrimSuffix(t.Component+"/"+t.Name, "/")))
+		writeJSONError(w, http.StatusNotFound, fmt.Sprintf("%s is not watched: --component and --endpoint select %s", e, strings.TrimSuffix(t.Component+"/"+t.Name, "/")))
 		return
 	}
 	body, stale := s.o.Monitor.RenderSignals(namespaces, e)

@@ -21,35 +21,35 @@ import (
 )
 
 // request sends one request to the handler, without a network.
-func (l *harness) request(method, path string, header ...string) *httptest.ResponseRecorder {
-	l.t.Helper()
+func (h *harness) request(method, path string, header ...string) *httptest.ResponseRecorder {
+	h.t.Helper()
 	r := httptest.NewRequest(method, path, nil)
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	l.handler.ServeHTTP(w, r)
+	h.handler.ServeHTTP(w, r)
 	return w
 }
 
 // requestError returns the error of a response with this status.
-func (l *harness) requestError(method, path string, status int) string {
-	l.t.Helper()
-	w := l.request(method, path)
+func (h *harness) requestError(method, path string, status int) string {
+	h.t.Helper()
+	w := h.request(method, path)
 	var e struct{ Error string }
 	if w.Code != status || w.Header().Get("Content-Type") != "application/json" || json.Unmarshal(w.Body.Bytes(), &e) != nil || e.Error == "" {
-		l.t.Errorf("%s %s: %d %s %s, want %d and an error in JSON", method, path, w.Code, w.Header().Get("Content-Type"), w.Body, status)
+		h.t.Errorf("%s %s: %d %s %s, want %d and an error in JSON", method, path, w.Code, w.Header().Get("Content-Type"), w.Body, status)
 	}
 	return e.Error
 }
 
 func TestAPIServesLatestSnapshot(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPolled(generate, 1)
-		l.setReplies(pollReply(generate, 1, 250, 2))
-		l.ticks(12 * time.Second)
-		plain := l.request("GET", "/api/v1/fleet")
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPolled(generate, 1)
+		h.setReplies(pollReply(generate, 1, 250, 2))
+		h.ticks(12 * time.Second)
+		plain := h.request("GET", "/api/v1/fleet")
 		testutil.Equal(t, "status", plain.Code, 200)
 		testutil.Equal(t, "headers", []string{plain.Header().Get("Content-Type"), plain.Header().Get("Vary"), plain.Header().Get("Cache-Control"), plain.Header().Get("X-Content-Type-Options")},
 			[]string{"application/json", "Accept-Encoding", "no-store", "nosniff"})
@@ -57,7 +57,7 @@ func TestAPIServesLatestSnapshot(t *testing.T) {
 		monitortest.Decode(t, plain.Body.Bytes(), &s)
 		testutil.Equal(t, "mean load", monitortest.FormatOptional(s.Fleet.LoadMean), "0.25")
 		testutil.Equal(t, "history", s.History, nil)
-		packed := l.request("GET", "/api/v1/fleet?history=true", "Accept-Encoding", "gzip")
+		packed := h.request("GET", "/api/v1/fleet?history=true", "Accept-Encoding", "gzip")
 		testutil.Equal(t, "encoding", packed.Header().Get("Content-Encoding"), "gzip")
 		r, err := gzip.NewReader(packed.Body)
 		if err != nil {
@@ -69,9 +69,9 @@ func TestAPIServesLatestSnapshot(t *testing.T) {
 		}
 		monitortest.Decode(t, body, &s)
 		testutil.Equal(t, "samples", len(s.History.LoadMean), 3)
-		head := l.request("HEAD", "/api/v1/fleet")
+		head := h.request("HEAD", "/api/v1/fleet")
 		testutil.Equal(t, "status of HEAD", head.Code, 200)
-		testutil.Equal(t, "HEAD of the stream", []any{l.request("HEAD", "/events").Code, l.fleet.Stats.Streams.Load()}, []any{200, int64(0)})
+		testutil.Equal(t, "HEAD of the stream", []any{h.request("HEAD", "/events").Code, h.fleet.Stats.Streams.Load()}, []any{200, int64(0)})
 	})
 }
 
@@ -79,13 +79,13 @@ func TestAPIServesLatestSnapshot(t *testing.T) {
 var apiPaths = []string{"/events", "/worker", "/api/v1/fleet", "/api/v1/signals", "/api/v1/openapi.json"}
 
 func TestAPIErrorsAreJSON(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		for _, path := range apiPaths {
-			testutil.Equal(t, "error", l.requestError("POST", path, 405), "POST is not allowed: want GET or HEAD")
-			testutil.Equal(t, "allowed", l.request("DELETE", path).Header().Get("Allow"), "GET, HEAD")
-			if !strings.HasPrefix(l.requestError("GET", path+"?colour=red", 400), `unknown parameter "colour": `) {
-				t.Errorf("%s says nothing of the unknown parameter", path)
+			testutil.Equal(t, "error", h.requestError("POST", path, 405), "POST is not allowed: want GET or HEAD")
+			testutil.Equal(t, "allowed", h.request("DELETE", path).Header().Get("Allow"), "GET, HEAD")
+			if !strings.HasPrefix(h.requestError("GET", path+"?colour=red", 400), `unknown parameter "colour": `) {
+				t.Errorf("the error of %s does not name the unknown parameter", path)
 			}
 		}
 		for path, want := range map[string]string{
@@ -98,11 +98,11 @@ func TestAPIErrorsAreJSON(t *testing.T) {
 			"/api/v1/signals?component=a&x=": `unknown parameter "x": want component, endpoint, dynamo_namespace`,
 			"/api/v1/signals?component=a":    "component and endpoint are required: those of the workers to scale, as in /api/v1/fleet",
 		} {
-			testutil.Equal(t, path, l.requestError("GET", path, 400), want)
+			testutil.Equal(t, path, h.requestError("GET", path, 400), want)
 		}
-		testutil.Equal(t, "error", l.requestError("GET", "/worker?key=%3C1%3E", 404), `there is no worker with the key "<1>"`)
-		testutil.Equal(t, "error", l.requestError("GET", "/api/v2/fleet", 404), "there is no /api/v2/fleet: see /api/v1/openapi.json")
-		testutil.Equal(t, "error", l.requestError("POST", "/api/", 404), "there is no /api/: see /api/v1/openapi.json")
+		testutil.Equal(t, "error", h.requestError("GET", "/worker?key=%3C1%3E", 404), `there is no worker with the key "<1>"`)
+		testutil.Equal(t, "error", h.requestError("GET", "/api/v2/fleet", 404), "there is no /api/v2/fleet: see /api/v1/openapi.json")
+		testutil.Equal(t, "error", h.requestError("POST", "/api/", 404), "there is no /api/: see /api/v1/openapi.json")
 	})
 }
 
@@ -129,13 +129,13 @@ type signalsJSON struct {
 
 const generateSignalsPath = "/api/v1/signals?component=backend&endpoint=generate"
 
-func (l *harness) signals(path string) (s signalsJSON) {
-	l.t.Helper()
-	w := l.request("GET", path)
+func (h *harness) signals(path string) (s signalsJSON) {
+	h.t.Helper()
+	w := h.request("GET", path)
 	if w.Code != 200 {
-		l.t.Fatalf("GET %s: %d %s", path, w.Code, w.Body)
+		h.t.Fatalf("GET %s: %d %s", path, w.Code, w.Body)
 	}
-	monitortest.Decode(l.t, w.Body.Bytes(), &s)
+	monitortest.Decode(h.t, w.Body.Bytes(), &s)
 	return s
 }
 
@@ -145,161 +145,162 @@ func (s signalsJSON) String() string {
 }
 
 func TestSignalsAggregateOneEndpoint(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		testutil.Equal(t, "signals without workers", l.signals(generateSignalsPath).String(), "[0,–,–,0,0,0,–,–]")
-		testutil.Equal(t, "seen", l.signals(generateSignalsPath).Seen, false)
-		l.registerPolled(generate, 1, 2, 3)
-		l.registerPolled(prefill, 4)
-		l.setReplies(pollReply(generate, 1, 200, 2), pollReply(generate, 2, 600, 3), malformedReply(generate, 3), pollReply(prefill, 4, 990, 99))
-		l.ticks(2 * time.Second)
-		l.fleet.RecordHit(1, 100, 40)
-		l.tick()
-		s := l.signals(generateSignalsPath)
+	inBubble(t, func(h *harness) {
+		t := h.t
+		testutil.Equal(t, "signals without workers", h.signals(generateSignalsPath).String(), "[0,–,–,0,0,0,–,–]")
+		testutil.Equal(t, "seen", h.signals(generateSignalsPath).Seen, false)
+		h.registerPolled(generate, 1, 2, 3)
+		h.registerPolled(prefill, 4)
+		h.setReplies(pollReply(generate, 1, 200, 2), pollReply(generate, 2, 600, 3), malformedReply(generate, 3), pollReply(prefill, 4, 990, 99))
+		h.ticks(2 * time.Second)
+		h.fleet.RecordHit(1, 100, 40)
+		h.tick()
+		s := h.signals(generateSignalsPath)
 		testutil.Equal(t, "signals", s.String(), "[3,0.4,0.6,40,5,–,0.4,0]")
 		testutil.Equal(t, "by state", []int{s.Answering, s.Silent, s.Malformed}, []int{2, 0, 1})
 		testutil.Equal(t, "names", []string{s.Namespace, s.Component, s.Endpoint}, []string{"dynamo", "backend", "generate"})
 		testutil.Equal(t, "seen", s.Seen, true)
 		testutil.Equal(t, "when", s.Now, time.Now().UnixMilli())
-		testutil.Equal(t, "the same by namespace", l.signals(generateSignalsPath+"&dynamo_namespace=dynamo"), s)
-		testutil.Equal(t, "of another namespace", l.requestError("GET", generateSignalsPath+"&dynamo_namespace=other", 404), `the namespace "other" is not watched: "dynamo" is`)
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
-		l.ticks(time.Second)
-		testutil.Equal(t, "signals when all have lost their keys, and still answer", l.signals(generateSignalsPath).String(), "[0,–,–,0,0,0,0.4,–]")
+		testutil.Equal(t, "the same by namespace", h.signals(generateSignalsPath+"&dynamo_namespace=dynamo"), s)
+		testutil.Equal(t, "of another namespace", h.requestError("GET", generateSignalsPath+"&dynamo_namespace=other", 404), `the namespace "other" is not watched, only "dynamo"`)
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
+		h.ticks(time.Second)
+		testutil.Equal(t, "signals when all have lost their keys, and still answer", h.signals(generateSignalsPath).String(), "[0,–,–,0,0,0,0.4,–]")
 	})
 }
 
-// TestSignalsCountReportingWorkers: not all workers report every value.
+// TestSignalsCountReportingWorkers checks how many workers report each value, as not all report
+// every one.
 func TestSignalsCountReportingWorkers(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		reported := func(want ...int) {
 			t.Helper()
-			s := l.signals(generateSignalsPath)
+			s := h.signals(generateSignalsPath)
 			testutil.Equal(t, "workers that report", []int{s.RunningWorkers, s.WaitingWorkers, s.QueuedWorkers}, want)
 		}
 		reported(0, 0, 0)
-		l.registerPublishing(generate, 1, 2, 3)
+		h.registerPublishing(generate, 1, 2, 3)
 		at := func(id uint64) fleet.Origin { return fleet.Origin{Endpoint: generate, Worker: id} }
-		l.fleet.RecordLoad(at(1), fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
-		l.fleet.RecordLoad(at(2), fleet.FromLoadEvent, fleet.Load{KVActive: u(500), ActiveSlots: u(4)})
-		l.ticks(time.Second)
+		h.fleet.RecordLoad(at(1), fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+		h.fleet.RecordLoad(at(2), fleet.FromLoadEvent, fleet.Load{KVActive: u(500), ActiveSlots: u(4)})
+		h.ticks(time.Second)
 		reported(1, 0, 0)
-		testutil.Equal(t, "the queue", monitortest.FormatOptional(l.signals(generateSignalsPath).Waiting), "–")
-		testutil.Equal(t, "the queue on the page", l.snapshot().Fleet.WaitingReported == nil, true)
-		l.fleet.RecordForwardPass(at(3), fleet.Pass{Counter: 1, Running: 3, Waiting: 0, QueuedTokens: 512})
-		l.ticks(time.Second)
+		testutil.Equal(t, "the queue", monitortest.FormatOptional(h.signals(generateSignalsPath).Waiting), "–")
+		testutil.Equal(t, "the queue in the snapshot", h.snapshot().Fleet.WaitingReported == nil, true)
+		h.fleet.RecordForwardPass(at(3), fleet.Pass{Counter: 1, Running: 3, Waiting: 0, QueuedTokens: 512})
+		h.ticks(time.Second)
 		reported(2, 1, 1)
-		s := l.signals(generateSignalsPath)
+		s := h.signals(generateSignalsPath)
 		testutil.Equal(t, "sums", []float64{*s.Running, *s.Waiting, *s.Queued}, []float64{7, 0, 512})
-		testutil.Equal(t, "on the page", *l.snapshot().Fleet.WaitingReported, 1)
+		testutil.Equal(t, "workers with a queue in the snapshot", *h.snapshot().Fleet.WaitingReported, 1)
 	})
 }
 
-// TestSnapshotKVUsageMatchesSignals: both have what the worker reports, whatever its blocks are.
+// TestSnapshotKVUsageMatchesSignals checks that both have the usage that the worker reports,
+// whatever its blocks are.
 func TestSnapshotKVUsageMatchesSignals(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPolled(generate, 1, 2)
-		says := pollReply(generate, 1, 250, 0)
-		says.Load.CacheUsage = fleet.Some(0.9)
-		l.setReplies(says, pollReply(generate, 2, 500, 0))
-		l.ticks(2 * time.Second)
-		s, c := l.signals(generateSignalsPath), l.snapshot()
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPolled(generate, 1, 2)
+		reply := pollReply(generate, 1, 250, 0)
+		reply.Load.CacheUsage = fleet.Some(0.9)
+		h.setReplies(reply, pollReply(generate, 2, 500, 0))
+		h.ticks(2 * time.Second)
+		s, c := h.signals(generateSignalsPath), h.snapshot()
 		testutil.Equal(t, "signals", []float64{*s.Mean, *s.Max}, []float64{0.7, 0.9})
 		testutil.Equal(t, "fleet", []float64{*c.Fleet.LoadMean, *c.Fleet.LoadStd, *c.Endpoints[0].LoadMean, *c.Endpoints[0].LoadStd}, []float64{0.7, 0.2, 0.7, 0.2})
 		testutil.Equal(t, "workers", []float64{*c.Workers[0].KVUse, *c.Workers[1].KVUse}, []float64{0.9, 0.5})
 		testutil.Equal(t, "blocks", []float64{*c.Fleet.BlocksMean, *c.Fleet.BlocksStd, *c.Endpoints[0].Imbalance}, []float64{375, 125, 1.3333})
-		testutil.Equal(t, "problems", l.problem("full:backend/generate").Workers, []string{"1"})
+		testutil.Equal(t, "problems", h.problem("full:backend/generate").Workers, []string{"1"})
 	})
 }
 
 // TestSnapshotSlotsAreMeanOfReportingWorkers leaves out workers without slots.
 func TestSnapshotSlotsAreMeanOfReportingWorkers(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPolled(generate, 1, 2, 3)
-		l.registerPolled(prefill, 4)
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPolled(generate, 1, 2, 3)
+		h.registerPolled(prefill, 4)
 		few, many, none, unknown := pollReply(generate, 1, 100, 0), pollReply(generate, 2, 100, 0), pollReply(generate, 3, 100, 0), pollReply(prefill, 4, 100, 0)
 		few.Load.ActiveSlots, few.Load.TotalSlots = u(16), u(64)
 		many.Load.ActiveSlots, many.Load.TotalSlots = u(48), u(64)
 		none.Load.ActiveSlots, none.Load.TotalSlots = fleet.Opt[uint64]{}, fleet.Opt[uint64]{}
 		unknown.Load.ActiveSlots, unknown.Load.TotalSlots = u(3), u(0)
-		l.setReplies(few, many, none, unknown)
-		l.ticks(2 * time.Second)
-		e := l.snapshot().Endpoints
-		testutil.Equal(t, "of those that say them", []string{monitortest.FormatOptional(e[0].SlotsMean), monitortest.FormatOptional(e[0].SlotsStd)}, []string{"0.5", "0.25"})
-		testutil.Equal(t, "of none", e[1].SlotsMean == nil && e[1].SlotsStd == nil, true)
+		h.setReplies(few, many, none, unknown)
+		h.ticks(2 * time.Second)
+		e := h.snapshot().Endpoints
+		testutil.Equal(t, "of workers that report slots", []string{monitortest.FormatOptional(e[0].SlotsMean), monitortest.FormatOptional(e[0].SlotsStd)}, []string{"0.5", "0.25"})
+		testutil.Equal(t, "of workers that report none", e[1].SlotsMean == nil && e[1].SlotsStd == nil, true)
 	})
 }
 
 func TestSignalsRefuseStaleLoads(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		stale := func(want string) {
 			t.Helper()
-			testutil.Equal(t, "why", l.requestError("GET", generateSignalsPath, 503), want)
+			testutil.Equal(t, "why", h.requestError("GET", generateSignalsPath, 503), want)
 		}
-		l.registerPolled(generate, 1)
-		l.tick()
+		h.registerPolled(generate, 1)
+		h.tick()
 		stale("stale: none of 1 worker has reported a load")
-		l.setReplies(pollReply(generate, 1, 200, 2))
-		l.tick()
-		testutil.Equal(t, "age", monitortest.FormatOptional(l.signals(generateSignalsPath).Age), "0")
-		for what, link := range map[string]*stats.ConnState{"NATS": &l.fleet.Stats.NATS, "etcd": &l.fleet.Stats.Etcd} {
-			link.SetConnected(false)
-			l.tick()
+		h.setReplies(pollReply(generate, 1, 200, 2))
+		h.tick()
+		testutil.Equal(t, "age", monitortest.FormatOptional(h.signals(generateSignalsPath).Age), "0")
+		for what, state := range map[string]*stats.ConnState{"NATS": &h.fleet.Stats.NATS, "etcd": &h.fleet.Stats.Etcd} {
+			state.SetConnected(false)
+			h.tick()
 			stale("stale: " + what + " is not connected")
-			link.SetConnected(true)
-			l.tick()
-			testutil.Equal(t, "age", monitortest.FormatOptional(l.signals(generateSignalsPath).Age), "0")
+			state.SetConnected(true)
+			h.tick()
+			testutil.Equal(t, "age", monitortest.FormatOptional(h.signals(generateSignalsPath).Age), "0")
 		}
 		// Polls are every two seconds, so the limit is three of them and a second: seven seconds.
 		for n := range 8 {
 			time.Sleep(time.Second)
-			l.monitor.Sample(time.Now())
+			h.monitor.Sample(time.Now())
 			if n < 7 {
-				l.signals(generateSignalsPath)
+				h.signals(generateSignalsPath)
 			}
 		}
 		stale("stale: the newest load is 8 s old, want no more than 7 s")
-		l.tick()
-		time.Sleep(7 * time.Second) // and no sample was taken
-		testutil.Equal(t, "age", monitortest.FormatOptional(l.signals(generateSignalsPath).Age), "7")
+		h.tick()
+		time.Sleep(7 * time.Second) // without a sample
+		testutil.Equal(t, "age", monitortest.FormatOptional(h.signals(generateSignalsPath).Age), "7")
 		time.Sleep(time.Second)
-		testutil.Equal(t, "age", monitortest.FormatOptional(l.signals(generateSignalsPath).Age), "7") // the sample may be up to two seconds old
+		testutil.Equal(t, "age", monitortest.FormatOptional(h.signals(generateSignalsPath).Age), "7") // the sample may be up to two seconds old
 		time.Sleep(time.Second)
 		stale("stale: the newest load is 9 s old, want no more than 7 s")
 	})
 }
 
 func TestSignalsServeOldPublishedLoads(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPublishing(generate, 1)
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPublishing(generate, 1)
 		from := fleet.Origin{Endpoint: generate, Worker: 1}
-		l.fleet.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
-		l.fleet.RecordForwardPass(from, fleet.Pass{Counter: 1, Running: 3, Waiting: 1, QueuedTokens: 512})
-		l.ticks(time.Hour)
-		testutil.Equal(t, "signals", l.signals(generateSignalsPath).String(), "[1,0.5,0.5,3,1,512,–,3600]")
-		y := &l.fleet.Stats
-		y.ZMQ.MarkUsed()
-		y.Publishers.Store(1)
-		l.tick()
-		testutil.Equal(t, "why", l.requestError("GET", generateSignalsPath, 503), "stale: no ZMQ publisher is connected")
+		h.fleet.RecordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: u(500)})
+		h.fleet.RecordForwardPass(from, fleet.Pass{Counter: 1, Running: 3, Waiting: 1, QueuedTokens: 512})
+		h.ticks(time.Hour)
+		testutil.Equal(t, "signals", h.signals(generateSignalsPath).String(), "[1,0.5,0.5,3,1,512,–,3600]")
+		h.fleet.Stats.ZMQ.MarkUsed()
+		h.fleet.Stats.Publishers.Store(1)
+		h.tick()
+		testutil.Equal(t, "why", h.requestError("GET", generateSignalsPath, 503), "stale: no ZMQ publisher is connected")
 	})
 }
 
 func TestSignalsRefuseUnwatchedEndpoint(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		f := fleet.New(fleet.Target(prefill), 10, true)
 		f.Sync(fleet.Listing{})
-		l.use(f, nil)
-		testutil.Equal(t, "why", l.requestError("GET", generateSignalsPath, 404), "backend/generate is not watched: prefill/generate is, by --component and --endpoint")
-		testutil.Equal(t, "signals of what is", l.signals("/api/v1/signals?component=prefill&endpoint=generate").Workers, 0)
+		h.use(f, nil)
+		testutil.Equal(t, "why", h.requestError("GET", generateSignalsPath, 404), "backend/generate is not watched: --component and --endpoint select prefill/generate")
+		testutil.Equal(t, "workers of a watched endpoint", h.signals("/api/v1/signals?component=prefill&endpoint=generate").Workers, 0)
 	})
 }
 
@@ -334,7 +335,7 @@ func TestSignalsSelectNamespaces(t *testing.T) {
 					path += "&dynamo_namespace=" + namespaces
 				}
 				if want == not {
-					testutil.Equal(t, path, h.requestError("GET", path, 404), fmt.Sprintf("the namespace %q is not watched: %q is", namespaces, string(watched)))
+					testutil.Equal(t, path, h.requestError("GET", path, 404), fmt.Sprintf("the namespace %q is not watched, only %q", namespaces, string(watched)))
 					continue
 				}
 				s := h.signals(path)
@@ -359,8 +360,8 @@ func TestSignalsRefuseStaleScrapedLoads(t *testing.T) {
 	})
 }
 
-// TestSnapshotSurvivesExtremeNumbers: they do not affect the values of other workers, and the
-// output is valid JSON.
+// TestSnapshotSurvivesExtremeNumbers checks that they do not affect the values of other workers,
+// and that the output is valid JSON.
 func TestSnapshotSurvivesExtremeNumbers(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		t := h.t

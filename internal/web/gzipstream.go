@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// A gzip stream is sent as a header, independently compressed chunks, and a trailer with the
-// checksum of all chunks. So one chunk can be part of every client's stream.
+// gzipHeader begins a gzip stream. Independently compressed chunks follow it, and then a trailer
+// with the checksum of all chunks. So one chunk can be part of every client's stream.
 var gzipHeader = []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff}
 
 // gzipTrailer holds the checksum and the size that end a gzip stream.
@@ -51,9 +51,9 @@ func deflateChunk(plain ...[]byte) []byte {
 	return b.Bytes()
 }
 
-// gzipStream returns a complete gzip stream of one chunk.
-func gzipStream(plain, piece []byte) []byte {
+// gzipStream returns a complete gzip stream of one chunk, which is plain compressed.
+func gzipStream(plain, chunk []byte) []byte {
 	var sum gzipTrailer
 	sum.update(plain)
-	return append(append(bytes.Clone(gzipHeader), piece...), sum.bytes()...)
+	return append(append(bytes.Clone(gzipHeader), chunk...), sum.bytes()...)
 }

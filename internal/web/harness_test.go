@@ -16,7 +16,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// generate is the endpoint of most workers of these tests, prefill that of others.
+// generate is the endpoint of most workers in these tests, and prefill is the endpoint of others.
 var (
 	generate = fleettest.Generate
 	prefill  = fleet.Endpoint{Component: "prefill", Name: "generate"}
@@ -28,7 +28,8 @@ type snapshotJSON = monitortest.Snapshot
 
 func u(n uint64) fleet.Opt[uint64] { return fleet.Some(n) }
 
-// monitorOptions are those of a monitor of the fleet, which is connected to NATS and etcd.
+// monitorOptions returns the options of a monitor of the fleet, and marks the fleet as connected to
+// NATS and etcd.
 func monitorOptions(f *fleet.Fleet) monitor.Options {
 	for _, c := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.NATSServer, &f.Stats.Etcd} {
 		c.MarkUsed()
@@ -41,7 +42,7 @@ func monitorOptions(f *fleet.Fleet) monitor.Options {
 		Registry: "etcd", Watches: []string{"v1/instances/dynamo/"}, Instance: "dynamo/components/metrics/instance", Mock: "mock_worker"}
 }
 
-// harness is a fleet with a monitor and all that is served of it, in a synctest bubble.
+// harness has a fleet, its monitor, and the handler that serves both, in a synctest bubble.
 type harness struct {
 	t       *testing.T
 	fleet   *fleet.Fleet
@@ -51,7 +52,7 @@ type harness struct {
 	replies []fleet.PollReply // the replies to each poll
 }
 
-// inBubble runs a test with a fleet that watches everything and in which no worker is registered.
+// inBubble runs a test with a fleet that watches all endpoints and has no workers.
 func inBubble(t *testing.T, test func(*harness)) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &harness{t: t}
@@ -62,7 +63,8 @@ func inBubble(t *testing.T, test func(*harness)) {
 	})
 }
 
-// use replaces the fleet, and the options of its monitor.
+// use replaces the fleet, its monitor and the handler. change, if any, edits the options of the
+// monitor.
 func (h *harness) use(f *fleet.Fleet, change func(*monitor.Options)) {
 	f.Advance(time.Now())
 	o := monitorOptions(f)
@@ -74,7 +76,7 @@ func (h *harness) use(f *fleet.Fleet, change func(*monitor.Options)) {
 		WorkerMetricsURL: func(t fleet.ScrapeTarget) string { return "http://" + t.Metrics + "/metrics" }, Log: slog.New(slog.DiscardHandler)})
 }
 
-// watchNamespaces replaces the fleet by one of these namespaces.
+// watchNamespaces replaces the fleet by one that watches these namespaces.
 func (h *harness) watchNamespaces(namespaces wire.Namespaces) {
 	var target fleet.Target
 	if namespaces.IsPattern() {
@@ -96,7 +98,7 @@ func (h *harness) registerPublishing(e fleet.Endpoint, ids ...uint64) {
 // setReplies sets the answers to each poll from now on.
 func (h *harness) setReplies(replies ...fleet.PollReply) { h.replies = replies }
 
-// tick lets a second pass, with a poll and a sample.
+// tick lets a second pass, and then polls and samples once.
 func (h *harness) tick() {
 	time.Sleep(time.Second)
 	h.fleet.Advance(time.Now())
@@ -119,7 +121,7 @@ func (h *harness) snapshot() (s snapshotJSON) {
 	return s
 }
 
-// problem returns the problem of this id; the zero one if it is not raised.
+// problem returns the problem with this id, or an empty one if it is not raised.
 func (h *harness) problem(id string) monitortest.Problem {
 	h.t.Helper()
 	for _, p := range h.snapshot().Problems {

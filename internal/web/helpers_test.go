@@ -23,10 +23,12 @@ func metricsOf(f *fleet.Fleet) *exposition.Metrics {
 	return exposition.NewMetrics(exposition.Collector{Fleet: f, Build: build, Now: func() time.Time { return served }})
 }
 
-// sampleOf takes a new sample of the fleet on each call.
+// sampleOf returns a function that samples the fleet at each call.
 func sampleOf(f *fleet.Fleet) func() monitor.Sample {
-	var looks atomic.Uint64
-	return func() monitor.Sample { return monitor.Sample{Number: looks.Add(1), Endpoints: f.Snapshot().Endpoints} }
+	var samples atomic.Uint64
+	return func() monitor.Sample {
+		return monitor.Sample{Number: samples.Add(1), Endpoints: f.Snapshot().Endpoints}
+	}
 }
 
 // metricsText returns the metrics of the fleet as text.

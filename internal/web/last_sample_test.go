@@ -17,43 +17,42 @@ import (
 )
 
 func TestLastSampleMatchesFleetSnapshot(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
-		l.registerPolled(generate, 1, 2, 3)
-		l.registerPublishing(prefill, 4)
-		l.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 4}, fleet.FromActiveLoad, fleet.Load{KVActive: u(300)})
-		l.fleet.RecordHit(977, 3, 1) // of an unknown worker
-		l.setReplies(pollReply(generate, 1, 250, 2), pollReply(generate, 2, 500, 2), malformedReply(generate, 3))
-		l.tick()
+	inBubble(t, func(h *harness) {
+		t := h.t
+		h.registerPolled(generate, 1, 2, 3)
+		h.registerPublishing(prefill, 4)
+		h.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 4}, fleet.FromActiveLoad, fleet.Load{KVActive: u(300)})
+		h.fleet.RecordHit(977, 3, 1) // of an unknown worker
+		h.setReplies(pollReply(generate, 1, 250, 2), pollReply(generate, 2, 500, 2), malformedReply(generate, 3))
+		h.tick()
 		var want []fleet.EndpointState
-		for _, e := range l.fleet.Snapshot().Endpoints {
+		for _, e := range h.fleet.Snapshot().Endpoints {
 			e.HitEvents, e.Requests, e.Rows = 0, nil, 0 // only metrics use these
 			want = append(want, e)
 		}
-		testutil.Equal(t, "endpoints", l.monitor.LastSample().Endpoints, want)
-		testutil.Equal(t, "how many they are", len(want), 3)
+		testutil.Equal(t, "endpoints", h.monitor.LastSample().Endpoints, want)
+		testutil.Equal(t, "number of endpoints", len(want), 3)
 	})
 }
 
 func TestLastSampleIsAtMostTwoSecondsOld(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		h := l.handler
-		silent := func(n string) {
-			l.t.Helper()
+	inBubble(t, func(h *harness) {
+		wantSilent := func(n string) {
+			h.t.Helper()
 			w := httptest.NewRecorder()
-			h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+			h.handler.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 			if row := "<th scope=\"row\">backend/generate</th><td>0</td><td>" + n + "</td>"; !strings.Contains(w.Body.String(), row) {
-				l.t.Errorf("the page lacks %s:\n%s", row, w.Body)
+				h.t.Errorf("the page lacks %s:\n%s", row, w.Body)
 			}
 		}
-		l.registerPolled(generate, 1)
+		h.registerPolled(generate, 1)
 		time.Sleep(2 * time.Second)
-		silent("1")
-		l.registerPolled(generate, 2)
+		wantSilent("1")
+		h.registerPolled(generate, 2)
 		time.Sleep(1900 * time.Millisecond)
-		silent("1") // the web page alone causes no sample
+		wantSilent("1") // the web page alone causes no sample
 		time.Sleep(100 * time.Millisecond)
-		silent("2")
+		wantSilent("2")
 	})
 }
 
@@ -64,16 +63,16 @@ func TestLastSampleCostIsIndependentOfFleetSize(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := fleettest.Large(workers)
 			h := Handler(Options{Fleet: f, Namespaces: "dynamo", Monitor: monitor.New(monitorOptions(f)), Metrics: metricsOf(f), Log: slog.New(slog.DiscardHandler)})
-			ask := func() {
+			request := func() {
 				r := httptest.NewRequest("GET", "/", nil)
 				r.Header.Set("Accept-Encoding", "gzip")
 				h.ServeHTTP(discardRecorder{httptest.NewRecorder()}, r)
 			}
-			ask()
+			request()
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			for range 100 {
-				ask()
+				request()
 			}
 			runtime.ReadMemStats(&after)
 			perPage = float64(after.TotalAlloc-before.TotalAlloc) / 100
@@ -82,7 +81,7 @@ func TestLastSampleCostIsIndependentOfFleetSize(t *testing.T) {
 	}
 	few, many := cost(10), cost(10_000)
 	if many > 2*few || many > 100_000 {
-		t.Errorf("a page of ten thousand workers takes %.0f bytes, one of ten %.0f", many, few)
+		t.Errorf("a web page of ten thousand workers takes %.0f bytes, and one of ten takes %.0f", many, few)
 	}
 }
 

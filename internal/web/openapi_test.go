@@ -132,86 +132,86 @@ func (d *openAPIDoc) unseen() (all []string) {
 // them.
 func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
 	d := loadOpenAPI(t)
-	check := func(l *harness) {
-		d.check("Snapshot", l.request("GET", "/api/v1/fleet?history=true").Body.Bytes())
-		for _, w := range l.snapshot().Workers {
-			d.check("WorkerHistory", l.request("GET", "/worker?key="+w.Key).Body.Bytes())
+	check := func(h *harness) {
+		d.check("Snapshot", h.request("GET", "/api/v1/fleet?history=true").Body.Bytes())
+		for _, w := range h.snapshot().Workers {
+			d.check("WorkerHistory", h.request("GET", "/worker?key="+w.Key).Body.Bytes())
 		}
-		for _, e := range l.snapshot().Endpoints {
-			w := l.request("GET", "/api/v1/signals?component="+e.Component+"&endpoint="+e.Endpoint)
+		for _, e := range h.snapshot().Endpoints {
+			w := h.request("GET", "/api/v1/signals?component="+e.Component+"&endpoint="+e.Endpoint)
 			d.check(map[bool]string{true: "Signals", false: "Error"}[w.Code == 200], w.Body.Bytes())
 		}
 	}
-	inBubble(t, func(l *harness) { // all releases
+	inBubble(t, func(h *harness) { // all releases
 		for _, release := range []string{"0.1.1", "0.3.0", "0.5.1"} {
-			l.setReplies(append(l.replies, fleettest.RegisterPolledRelease(l.t, l.fleet, release)...)...)
+			h.setReplies(append(h.replies, fleettest.RegisterPolledRelease(h.t, h.fleet, release)...)...)
 		}
 		for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
-			fleettest.RegisterPublishingRelease(l.t, l.fleet, release)
+			fleettest.RegisterPublishingRelease(h.t, h.fleet, release)
 		}
-		l.fleet.RecordHit(9041998838276177450, 100, 30)
-		l.ticks(10 * time.Second)
-		check(l)
+		h.fleet.RecordHit(9041998838276177450, 100, 30)
+		h.ticks(10 * time.Second)
+		check(h)
 	})
-	inBubble(t, func(l *harness) { // every kind of problem
+	inBubble(t, func(h *harness) { // every kind of problem
 		f := fleet.New(fleet.Target{}, 10_000, true)
 		f.Sync(fleet.Listing{})
-		l.use(f, func(o *monitor.Options) { o.Limit = 3 }) // rows with a history
-		l.registerPolled(generate, 1, 2, 3)
-		l.registerPublishing(generate, 4)
+		h.use(f, func(o *monitor.Options) { o.Limit = 3 }) // rows with a history
+		h.registerPolled(generate, 1, 2, 3)
+		h.registerPublishing(generate, 4)
 		for rank := range uint32(2) {
-			l.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: 4, Rank: rank}, fleet.Pass{Counter: 1, Running: 1, QueuedTokens: 5})
+			h.fleet.RecordForwardPass(fleet.Origin{Endpoint: generate, Worker: 4, Rank: rank}, fleet.Pass{Counter: 1, Running: 1, QueuedTokens: 5})
 		}
-		l.setReplies(pollReply(generate, 1, 900, 9), pollReply(generate, 2, 0, 0), pollReply(generate, 3, 900, 9))
-		l.ticks(time.Minute)
-		l.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
-		l.setReplies(malformedReply(generate, 1), pollReply(generate, 3, 900, 9))
-		l.fleet.Stats.MissedEvents.Add(1)
-		l.fleet.Stats.ZMQ.MarkUsed()
-		l.fleet.Stats.NATS.SetConnected(false)
-		l.ticks(time.Minute)
-		check(l)
+		h.setReplies(pollReply(generate, 1, 900, 9), pollReply(generate, 2, 0, 0), pollReply(generate, 3, 900, 9))
+		h.ticks(time.Minute)
+		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
+		h.setReplies(malformedReply(generate, 1), pollReply(generate, 3, 900, 9))
+		h.fleet.Stats.MissedEvents.Add(1)
+		h.fleet.Stats.ZMQ.MarkUsed()
+		h.fleet.Stats.NATS.SetConnected(false)
+		h.ticks(time.Minute)
+		check(h)
 	})
-	inBubble(t, func(l *harness) { // no workers, then two with another name
+	inBubble(t, func(h *harness) { // no workers, then two with another name
 		f := fleet.New(fleet.Target(generate), 10, true)
-		l.use(f, nil)
+		h.use(f, nil)
 		f.Stats.Etcd.SetConnected(false)
 		f.Stats.Etcd.SetError("connection refused")
-		l.monitor.Sample(time.Now())
-		check(l)
+		h.monitor.Sample(time.Now())
+		check(h)
 		f.Stats.Etcd.SetConnected(true)
 		f.Sync(fleet.Listing{})
-		l.registerPolled(fleet.Endpoint{Component: "back_end", Name: "generate"}, 1, 2)
-		l.tick()
-		check(l)
+		h.registerPolled(fleet.Endpoint{Component: "back_end", Name: "generate"}, 1, 2)
+		h.tick()
+		check(h)
 		for _, path := range []string{"/worker", "/api/v1/signals", "/api/none"} {
-			d.check("Error", l.request("GET", path).Body.Bytes())
+			d.check("Error", h.request("GET", path).Body.Bytes())
 		}
 	})
-	inBubble(t, func(l *harness) { // several namespaces, and workers with their own metrics
-		l.watchNamespaces("lab-*")
+	inBubble(t, func(h *harness) { // several namespaces, and workers with their own metrics
+		h.watchNamespaces("lab-*")
 		of := fleet.Endpoint{Namespace: "lab-1", Component: "backend", Name: "generate"}
-		l.fleet.Register("", fleet.Instance{Endpoint: of, ID: 7}, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
-		l.fleet.RecordScrape(l.fleet.ScrapeTargets(false)[0], []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
-		l.ticks(5 * time.Second)
-		check(l)
-		l.fleet.Stats.NATS.SetConnected(false)
-		l.fleet.Diagnostics.SetSubjects([]fleet.Subject{{Name: "namespace.*.kv-hit-rate", Required: true, Refused: true}})
-		l.tick()
-		check(l)
-		w := l.request("GET", targetsPath)
+		h.fleet.Register("", fleet.Instance{Endpoint: of, ID: 7}, fleet.Registration{Publishes: true, Metrics: "10.0.4.19:9090"})
+		h.fleet.RecordScrape(h.fleet.ScrapeTargets(false)[0], []fleet.ScrapedValues{{Load: fleet.Load{KVTotal: u(1000), CacheUsage: fleet.Some(0.25)}}})
+		h.ticks(5 * time.Second)
+		check(h)
+		h.fleet.Stats.NATS.SetConnected(false)
+		h.fleet.Diagnostics.SetSubjects([]fleet.Subject{{Name: "namespace.*.kv-hit-rate", Required: true, Refused: true}})
+		h.tick()
+		check(h)
+		w := h.request("GET", targetsPath)
 		var all []json.RawMessage
 		if err := json.Unmarshal(w.Body.Bytes(), &all); err != nil || len(all) != 1 {
 			t.Fatalf("targets %s: %v", w.Body, err)
 		}
 		d.check("Target", all[0])
 	})
-	inBubble(t, func(l *harness) { // more problems than there is room for
+	inBubble(t, func(h *harness) { // more problems than there is room for
 		for n := range uint64(201) {
-			l.registerPolled(fleet.Endpoint{Component: fmt.Sprint("c", n), Name: "generate"}, n+1)
+			h.registerPolled(fleet.Endpoint{Component: fmt.Sprint("c", n), Name: "generate"}, n+1)
 		}
-		l.ticks(20 * time.Second)
-		d.check("Snapshot", l.request("GET", "/api/v1/fleet").Body.Bytes())
+		h.ticks(20 * time.Second)
+		d.check("Snapshot", h.request("GET", "/api/v1/fleet").Body.Bytes())
 	})
 	testutil.Equal(t, "described, and in no answer", d.unseen(), nil)
 }
@@ -220,8 +220,8 @@ func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
 const targetsPath = "/api/v1/targets"
 
 func TestOpenAPIDescribesEveryPath(t *testing.T) {
-	inBubble(t, func(l *harness) {
-		t := l.t
+	inBubble(t, func(h *harness) {
+		t := h.t
 		var doc struct {
 			OpenAPI string
 			Paths   map[string]struct {
@@ -231,7 +231,7 @@ func TestOpenAPIDescribesEveryPath(t *testing.T) {
 				}
 			}
 		}
-		w := l.request("GET", "/api/v1/openapi.json")
+		w := h.request("GET", "/api/v1/openapi.json")
 		if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +249,7 @@ func TestOpenAPIDescribesEveryPath(t *testing.T) {
 			}
 		}
 		delete(described, targetsPath)
-		for _, r := range newServer(Options{Metrics: metricsOf(l.fleet)}).routes() {
+		for _, r := range newServer(Options{Metrics: metricsOf(h.fleet)}).routes() {
 			if r.api {
 				served[r.path] = r.parameters
 			}

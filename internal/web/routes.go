@@ -39,7 +39,7 @@ type server struct {
 
 	mu          sync.Mutex
 	openStreams int
-	renderings  [2]*compressedRendering // the newest without and with the history; nil: none was compressed
+	renderings  [2]*compressedRendering // the newest without and with the history; nil if none was compressed
 }
 
 func newServer(o Options) *server {
@@ -54,7 +54,7 @@ type route struct {
 	path       string
 	serve      http.HandlerFunc
 	api        bool     // errors are JSON, parameters are checked, and answers are not cached
-	parameters []string // of an API
+	parameters []string // the query parameters that a route of the API takes
 }
 
 // routes is the table of all paths.
@@ -75,7 +75,7 @@ func (s *server) routes() []route {
 		{path: "/api/v1/openapi.json", serve: serveOpenAPI, api: true},
 		{path: "/api/v1/targets", serve: s.serveTargets},
 	}
-	if s.o.Profiles { // not the command line, which may have a password
+	if s.o.Profiles { // without pprof.Cmdline, because the command line may have a password
 		all = append(all,
 			route{path: "/debug/pprof/", serve: pprof.Index},
 			route{path: "/debug/pprof/profile", serve: pprof.Profile},

@@ -29,15 +29,15 @@ const (
 
 	chunkSize = 64 << 10
 
-	// stuckFor is how long an event at least has been waiting when a connection of HTTP/2 ends
-	// because nothing can be written to it. The frame that is stuck need not be of the event: it
-	// may have been written up to a second before, when there was none.
+	// stuckFor is the least time that an event has waited when an HTTP/2 connection ends because
+	// nothing can be written to it. It is a second shorter than StallTimeout, because the frame
+	// that is stuck may be up to a second older than the event.
 	stuckFor = StallTimeout - time.Second
 )
 
-// serveEvents sends the latest snapshot once a second: the first with the history, later ones
-// with it when a step has ended. A slow client misses snapshots, but never the latest. A client
-// that does not read is disconnected.
+// serveEvents sends the latest snapshot once a second. The first one has the history, and later
+// ones have it when a step of it has ended. A slow client misses snapshots, but never the latest.
+// A client that does not read is disconnected.
 func (s *server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
@@ -58,21 +58,21 @@ func (s *server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	defer s.releaseStream()
 	LimitSendBuffer(r, socketSendBuffer)
 	to := sender{w: w, controller: http.NewResponseController(w), gzip: packed}
-	// Otherwise the read deadline of the request would end the stream.
+	// Without this the read deadline of the request would end the stream.
 	_ = to.controller.SetReadDeadline(time.Time{})
-	there := s.sendEvents(r.Context(), &to)
+	connected := s.sendEvents(r.Context(), &to)
 	// A write may fail before the context of its request is canceled.
-	ended := !there || r.Context().Err() != nil
+	ended := !connected || r.Context().Err() != nil
 	switch {
 	case to.slowest() >= sendTimeout, r.ProtoMajor == 2 && ended && to.slowest() >= stuckFor:
 		s.o.Fleet.Stats.StreamsCutOff.Add(1)
-	case there:
+	case connected:
 		to.finish()
 	}
 }
 
-// sendEvents sends snapshot after snapshot until the client or the monitor has ended. It reports
-// whether the client may still be there.
+// sendEvents sends every snapshot until the client disconnects or the monitor ends. It reports
+// whether the client may still be connected.
 func (s *server) sendEvents(ctx context.Context, to *sender) bool {
 	last, seen := uint64(0), -1
 	for {
@@ -94,8 +94,8 @@ func (s *server) sendEvents(ctx context.Context, to *sender) bool {
 	}
 }
 
-// acquireStream takes one of the streams that may be open. It reports false if there is none, or
-// the monitor has ended.
+// acquireStream counts a new stream. It reports false if maxStreams are open already, or the
+// monitor has ended.
 func (s *server) acquireStream() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,17 +120,19 @@ func (s *server) releaseStream() {
 	s.o.Fleet.Stats.Streams.Store(int64(s.openStreams))
 }
 
-// eventPrefix and eventSuffix make an event of a stream (text/event-stream) out of JSON.
+// eventPrefix and eventSuffix enclose the JSON of an event in a text/event-stream.
 var eventPrefix, eventSuffix = []byte("data: "), []byte("\n\n")
 
-// compressedRendering is a rendering, and what it is compressed: once for all clients.
+// compressedRendering is a rendering with its compressed chunks. Each chunk is made once for all
+// clients.
 type compressedRendering struct {
 	*monitor.Rendering
 	eventOnce, jsonOnce sync.Once
-	eventChunk, chunk   []byte
+	eventChunk          []byte
+	jsonChunk           []byte
 }
 
-// compressed returns the rendering with what has been compressed of it.
+// compressed returns the rendering with its chunks, which clients of the same rendering share.
 func (s *server) compressed(r *monitor.Rendering) *compressedRendering {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,22 +142,22 @@ func (s *server) compressed(r *monitor.Rendering) *compressedRendering {
 	}
 	if c := s.renderings[slot]; c == nil || c.Sample < r.Sample {
 		s.renderings[slot] = &compressedRendering{Rendering: r}
-	} else if c.Rendering != r { // a client that was slower than others has an older one
+	} else if c.Rendering != r { // a client that is slower than others has an older one
 		return &compressedRendering{Rendering: r}
 	}
 	return s.renderings[slot]
 }
 
-// event returns the chunk of an event.
+// event returns the rendering as a compressed event.
 func (c *compressedRendering) event() []byte {
 	c.eventOnce.Do(func() { c.eventChunk = deflateChunk(eventPrefix, c.JSON, eventSuffix) })
 	return c.eventChunk
 }
 
-// json returns the chunk of the JSON alone.
+// json returns the rendering as compressed JSON.
 func (c *compressedRendering) json() []byte {
-	c.jsonOnce.Do(func() { c.chunk = deflateChunk(c.JSON) })
-	return c.chunk
+	c.jsonOnce.Do(func() { c.jsonChunk = deflateChunk(c.JSON) })
+	return c.jsonChunk
 }
 
 // sender writes a stream to one client.

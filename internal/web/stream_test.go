@@ -20,7 +20,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// testServer is a harness that is sampled once a second, and served as the program does.
+// streamServer is a harness whose fleet is sampled once a second and served as the program does.
 type streamServer struct {
 	*harness
 	network *memnet.Network
@@ -35,22 +35,22 @@ func inBubbleWithServer(t *testing.T, test func(*streamServer)) {
 
 // inBubbleWithServerConfig is inBubbleWithServer with a web configuration.
 func inBubbleWithServerConfig(t *testing.T, config func(*testing.T) *WebConfig, test func(*streamServer)) {
-	inBubble(t, func(l *harness) {
-		t := l.t // the T of the bubble
+	inBubble(t, func(h *harness) {
+		t := h.t // the T of the bubble
 		ctx, stop := context.WithCancel(t.Context())
-		s := &streamServer{harness: l, network: memnet.New(), stop: stop, ended: make(chan struct{})}
+		s := &streamServer{harness: h, network: memnet.New(), stop: stop, ended: make(chan struct{})}
 		s.client = &http.Client{Transport: &http.Transport{DialContext: s.network.Dial, DisableCompression: true}}
-		l.registerPolled(generate, 1, 2)
-		l.setReplies(pollReply(generate, 1, 250, 0), pollReply(generate, 2, 750, 3))
-		l.fleet.RecordPollReply(l.replies...)
-		demands, looking := config(t), make(chan struct{})
-		go func() { defer close(looking); l.monitor.Run(ctx) }()
+		h.registerPolled(generate, 1, 2)
+		h.setReplies(pollReply(generate, 1, 250, 0), pollReply(generate, 2, 750, 3))
+		h.fleet.RecordPollReply(h.replies...)
+		webConfig, sampling := config(t), make(chan struct{})
+		go func() { defer close(sampling); h.monitor.Run(ctx) }()
 		go func() {
 			defer close(s.ended)
-			if err := Serve(ctx, s.network, l.handler, demands, slog.New(slog.DiscardHandler)); err != nil {
+			if err := Serve(ctx, s.network, h.handler, webConfig, slog.New(slog.DiscardHandler)); err != nil {
 				t.Error(err)
 			}
-			<-looking
+			<-sampling
 		}()
 		defer func() {
 			stop()
@@ -117,18 +117,18 @@ func (s *streamServer) openStream(header ...string) *streamClient {
 }
 
 // next returns the next event of the stream, or false at its end.
-func (l *streamClient) next() (s snapshotJSON, ok bool) {
-	l.t.Helper()
-	line, err := l.lines.ReadString('\n')
+func (c *streamClient) next() (s snapshotJSON, ok bool) {
+	c.t.Helper()
+	line, err := c.lines.ReadString('\n')
 	if err == io.EOF {
 		return s, false
 	}
 	data, isData := strings.CutPrefix(line, "data: ")
-	empty, err2 := l.lines.ReadString('\n')
+	empty, err2 := c.lines.ReadString('\n')
 	if err != nil || err2 != nil || !isData || empty != "\n" {
-		l.t.Fatalf("%q and %q are no event: %v, %v", line, empty, err, err2)
+		c.t.Fatalf("%q and %q are no event: %v, %v", line, empty, err, err2)
 	}
-	monitortest.Decode(l.t, []byte(data), &s)
+	monitortest.Decode(c.t, []byte(data), &s)
 	return s, true
 }
 
@@ -138,12 +138,12 @@ func TestStreamSendsSnapshotsAndHistory(t *testing.T) {
 			inBubbleWithServer(t, func(s *streamServer) {
 				t := s.t
 				time.Sleep(7500 * time.Millisecond)
-				l := s.openStream(header...)
+				c := s.openStream(header...)
 				start := time.Now()
 				var histories []int
 				var ends []int64
 				for n := range 60 { // longer than the write and read timeouts of a request
-					e, ok := l.next()
+					e, ok := c.next()
 					if !ok || len(e.Workers) != 2 {
 						t.Fatalf("event %d: %v with %d workers", n, ok, len(e.Workers))
 					}
@@ -166,16 +166,16 @@ func TestStreamEndsCleanlyOnShutdown(t *testing.T) {
 	inBubbleWithServer(t, func(s *streamServer) {
 		t := s.t
 		plain, packed := s.openStream(), s.openStream("Accept-Encoding", "gzip")
-		for _, l := range []*streamClient{plain, packed} {
-			if _, ok := l.next(); !ok {
+		for _, c := range []*streamClient{plain, packed} {
+			if _, ok := c.next(); !ok {
 				t.Fatal("no event")
 			}
 		}
-		testutil.Equal(t, "open pages", s.fleet.Stats.Streams.Load(), 2)
+		testutil.Equal(t, "open streams", s.fleet.Stats.Streams.Load(), 2)
 		var reading sync.WaitGroup
-		for _, l := range []*streamClient{plain, packed} {
+		for _, c := range []*streamClient{plain, packed} {
 			reading.Go(func() {
-				if e, ok := l.next(); ok { // for gzip this also reads the checksum
+				if e, ok := c.next(); ok { // for gzip this also reads the checksum
 					t.Errorf("one more event, of %d", e.Now)
 				}
 			})
@@ -185,10 +185,10 @@ func TestStreamEndsCleanlyOnShutdown(t *testing.T) {
 		s.stop()
 		<-s.ended
 		if took := time.Since(start); took > 10*time.Millisecond {
-			t.Errorf("the program took %v to end with pages open", took)
+			t.Errorf("the program took %v to end with streams open", took)
 		}
 		reading.Wait()
-		testutil.Equal(t, "open pages", s.fleet.Stats.Streams.Load(), 0)
+		testutil.Equal(t, "open streams", s.fleet.Stats.Streams.Load(), 0)
 		testutil.Equal(t, "cut off", s.fleet.Stats.StreamsCutOff.Load(), 0)
 	})
 }
@@ -207,7 +207,7 @@ func TestStreamSkipsSnapshotsForSlowClient(t *testing.T) {
 			}
 			return c
 		}
-		slow, deaf := connect(), connect()
+		slow, stalled := connect(), connect()
 		lines := bufio.NewReader(slow)
 		event := func() (e snapshotJSON) {
 			t.Helper()
@@ -224,21 +224,21 @@ func TestStreamSkipsSnapshotsForSlowClient(t *testing.T) {
 		}
 		first := event()
 		time.Sleep(9500 * time.Millisecond)
-		second := event() // was built a second after the first, and was queued
-		testutil.Equal(t, "what waited", second.Now-first.Now, 1000)
+		second := event() // was made a second after the first, and was queued
+		testutil.Equal(t, "age of the queued event", second.Now-first.Now, 1000)
 		third := event()
-		testutil.Equal(t, "what came next", third.Now-first.Now, 9000)
+		testutil.Equal(t, "age of the next event", third.Now-first.Now, 9000)
 		if third.History == nil {
-			t.Error("the newest lacks the history, of which a step has closed meanwhile")
+			t.Error("the newest event lacks the history, although a step of it has ended since the last")
 		}
 		testutil.Equal(t, "skipped", s.fleet.Stats.SnapshotsSkipped.Load(), 7)
-		testutil.Equal(t, "cut off before its time", s.fleet.Stats.StreamsCutOff.Load(), 0)
+		testutil.Equal(t, "cut off too early", s.fleet.Stats.StreamsCutOff.Load(), 0)
 		time.Sleep(2 * time.Second)
 		testutil.Equal(t, "cut off", s.fleet.Stats.StreamsCutOff.Load(), 1)
-		if rest, err := io.ReadAll(deaf); err != nil || bytes.HasSuffix(rest, []byte("0\r\n\r\n")) {
-			t.Errorf("what was cut off looks whole: %q %v", rest, err)
+		if rest, err := io.ReadAll(stalled); err != nil || bytes.HasSuffix(rest, []byte("0\r\n\r\n")) {
+			t.Errorf("a stream that was cut off looks complete: %q %v", rest, err)
 		}
-		testutil.Equal(t, "open pages", s.fleet.Stats.Streams.Load(), 1)
+		testutil.Equal(t, "open streams", s.fleet.Stats.Streams.Load(), 1)
 	})
 }
 
@@ -247,22 +247,22 @@ func TestStreamCountIsLimited(t *testing.T) {
 		t := s.t
 		var all []*streamClient
 		for range 100 {
-			l := s.openStream()
-			if _, ok := l.next(); !ok {
+			c := s.openStream()
+			if _, ok := c.next(); !ok {
 				t.Fatal("no event")
 			}
-			all = append(all, l)
+			all = append(all, c)
 		}
 		resp, body := s.request("GET", "/events", "Accept-Encoding", "gzip")
 		testutil.Equal(t, "status", resp.StatusCode, 503)
 		testutil.Equal(t, "content", []string{resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"), resp.Header.Get("Retry-After")}, []string{"application/json", "", "10"})
-		testutil.Equal(t, "answer", body, `{"error":"there are 100 open streams already, or the program is shutting down: close some, or poll /api/v1/fleet"}`+"\n")
+		testutil.Equal(t, "response", body, `{"error":"there are 100 open streams already, or the program is shutting down: close some, or poll /api/v1/fleet"}`+"\n")
 		testutil.Equal(t, "refused", s.fleet.Stats.StreamsRefused.Load(), 1)
 		all[0].resp.Body.Close()
 		time.Sleep(2 * time.Second) // the server notices it at the latest when it writes
 		synctest.Wait()
 		if _, ok := s.openStream().next(); !ok {
-			t.Error("a page that is closed makes no room")
+			t.Error("a stream is refused although another was closed")
 		}
 	})
 }

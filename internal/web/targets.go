@@ -14,7 +14,8 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// maxTargetLists bounds the responses that are in memory at once.
+// maxTargetLists is how many lists of targets may be in memory at once, until their clients have
+// read them.
 const maxTargetLists = 4
 
 // targetGroup is a target in the format of Prometheus' HTTP service discovery.
@@ -31,7 +32,8 @@ func (s *server) serveTargets(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
-	// Other clients may wait until this one has read its list, and it may have waited, too.
+	// This client may have waited for others, so its time starts now. It is limited because others
+	// may be waiting for this one.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(exposition.MaxPageTime))
 	groups := []targetGroup{} // not nil: Prometheus expects a JSON list
 	for _, p := range s.o.Fleet.ScrapeTargets(false) {
@@ -45,10 +47,11 @@ func (s *server) serveTargets(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// newTargetGroup is the target of one worker's metrics. It returns false if the worker has none.
-func newTargetGroup(p fleet.ScrapeTarget, namespace, metricsURL string) (targetGroup, bool) {
-	u, err := url.Parse(metricsURL)
-	if metricsURL == "" || err != nil {
+// newTargetGroup returns the target of one worker's metrics. It reports false if the worker has
+// none.
+func newTargetGroup(p fleet.ScrapeTarget, namespace, at string) (targetGroup, bool) {
+	u, err := url.Parse(at)
+	if at == "" || err != nil {
 		return targetGroup{}, false
 	}
 	labels := map[string]string{
@@ -63,7 +66,7 @@ func newTargetGroup(p fleet.ScrapeTarget, namespace, metricsURL string) (targetG
 		labels["__scheme__"] = u.Scheme
 	}
 	for name, values := range u.Query() {
-		if label := "__param_" + name; model.LegacyValidation.IsValidLabelName(label) { // Prometheus rejects a list with an invalid label
+		if label := "__param_" + name; model.LegacyValidation.IsValidLabelName(label) { // Prometheus refuses a list with an invalid one
 			labels[label] = values[0]
 		}
 	}

@@ -19,14 +19,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// targetsOf is the response of /api/v1/targets.
+// targetsOf returns the response of /api/v1/targets.
 func targetsOf(t *testing.T, f *fleet.Fleet, metricsURL func(fleet.ScrapeTarget) string) string {
 	t.Helper()
 	h := handlerWith(f, func(o *Options) { o.WorkerMetricsURL = metricsURL })
 	w := testutil.Get(t, h, "/api/v1/targets")
 	testutil.Equal(t, "status", w.Code, http.StatusOK)
 	testutil.Equal(t, "content type", w.Header().Get("Content-Type"), "application/json")
-	testutil.Equal(t, "the page", testutil.Get(t, h, "/metrics").Code, http.StatusOK)
+	testutil.Equal(t, "status of /metrics", testutil.Get(t, h, "/metrics").Code, http.StatusOK)
 	return w.Body.String()
 }
 
@@ -81,10 +81,10 @@ func TestTargetsListWorkerMetrics(t *testing.T) {
 
 func TestTargetsEmptyList(t *testing.T) {
 	f := fleettest.New(fleettest.Everything, true)
-	nowhere := func(fleet.ScrapeTarget) string { return "" }
-	testutil.Equal(t, "without workers", targetsOf(t, f, nowhere), "[]\n")
+	noMetrics := func(fleet.ScrapeTarget) string { return "" }
+	testutil.Equal(t, "targets without workers", targetsOf(t, f, noMetrics), "[]\n")
 	f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{Publishes: true})
-	testutil.Equal(t, "with a worker without metrics", targetsOf(t, f, nowhere), "[]\n")
+	testutil.Equal(t, "targets of a worker without metrics", targetsOf(t, f, noMetrics), "[]\n")
 }
 
 // Clients that do not read keep the others waiting until they are cut off.
@@ -107,13 +107,13 @@ func TestTargetsFourListsAtOnce(t *testing.T) {
 		}
 		testutil.Advance(9900 * time.Millisecond)
 		testutil.Equal(t, "lists that were made", lists.Load(), 4)
-		testutil.Advance(200 * time.Millisecond) // those have been cut off
+		testutil.Advance(200 * time.Millisecond) // the first four have been cut off
 		testutil.Equal(t, "lists that were made", lists.Load(), 8)
-		waits := s.connect(t)
-		write(t, waits, "GET /api/v1/targets HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-		body, err := io.ReadAll(waits)
+		patient := s.connect(t)
+		write(t, patient, "GET /api/v1/targets HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		body, err := io.ReadAll(patient)
 		if testutil.NoError(t, err); !strings.HasSuffix(string(body), "0\r\n\r\n") {
-			t.Errorf("a client that waited and reads gets %d bytes", len(body))
+			t.Errorf("a client that waited and reads gets only %d bytes", len(body))
 		}
 	})
 }
