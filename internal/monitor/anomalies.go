@@ -21,7 +21,7 @@ func (m *Monitor) anomalies(r *row) (all []anomaly) {
 	switch r.state {
 	case fleet.StateSilent:
 		if r.lastLoad == 0 {
-			say("Is it idle, or has it just started? If not, read its log.", "It is registered%s, but no load has been received from it yet.", m.registryPhrase())
+			say("Is it idle, or has it just started? If neither, read its log.", "It is registered%s, but no load has been received from it yet.", m.registryPhrase())
 		} else {
 			say("Does the process hang? Read its log.", "It is registered%s, but its last load was received %s ago.", m.registryPhrase(), formatDuration(r.lastLoadAge(m.now).V))
 		}
@@ -42,7 +42,7 @@ func (m *Monitor) anomalies(r *row) (all []anomaly) {
 	}
 	if own, of := r.hitRate(), agg.hitsRecent.rate(); own.OK && of.OK && math.Abs(own.V-of.V) > 0.25 {
 		say(ifElse(own.V > of.V, "It may have a hot prefix, and be chosen for its hits every time.", "Its cache may be cold, or its requests share no prefix."),
-			"Its hit rate is %s, that of its endpoint %s.", formatPercent(own.V), formatPercent(of.V))
+			"Its hit rate is %s, and its endpoint's is %s.", formatPercent(own.V), formatPercent(of.V))
 	}
 	if r.passAge.OK && r.passAge.V > 5*time.Second {
 		say("Is the engine stuck, or do its events not arrive?", "Its engine has reported no forward pass for %s; even an idle engine reports every second.", formatDuration(r.passAge.V))
@@ -55,7 +55,7 @@ func (m *Monitor) anomalies(r *row) (all []anomaly) {
 	if l := &r.load; l.known && r.state == fleet.StateAnswering {
 		switch {
 		case !l.kvTotal.OK && !l.cacheUsage.OK:
-			say("Does it register a model card? From 0.9 on the card has the number of blocks.", "KV use is not shown: the number of blocks in total is not known.")
+			say("Does it register a model card? From 0.9 on the card has the number of blocks.", "KV use is not shown: the total number of blocks is not known.")
 		case !l.slotsActive.OK:
 			say("There is nothing to do. From 1.1 on forward passes have them, if the engine reports those.", "Slots and waiting are not shown: its release does not publish them, or its engine does not report them.")
 		}
@@ -63,9 +63,9 @@ func (m *Monitor) anomalies(r *row) (all []anomaly) {
 	return all
 }
 
-// writeWorkerOf writes the history and the anomalies of the row with this key. It reports false
-// if there is no such row.
-func (m *Monitor) writeWorkerOf(d *jsonWriter, key string) bool {
+// writeWorker writes the history and the anomalies of the row with this key. It reports false if
+// there is no such row.
+func (m *Monitor) writeWorker(d *jsonWriter, key string) bool {
 	var b []byte
 	for i := range m.rows {
 		r := &m.rows[i]
@@ -87,7 +87,7 @@ func (m *Monitor) writeWorkerHistory(d *jsonWriter, r *row) {
 	d.int("step", int64(historyStep.Seconds()))
 	d.int("end", m.unixMilli(m.historyClock.lastDue))
 	if !r.hasSamples && m.rowsWithHistory >= m.historyCapacity() {
-		d.text("note", fmt.Sprintf("This worker has no history: there is room for the histories of %s.", formatCount(m.historyCapacity())))
+		d.text("note", fmt.Sprintf("This worker has no history: there is room for the histories of only %s.", plural(m.historyCapacity(), "worker")))
 	}
 	m.writeSamples(d, "kv", func(slot int) float64 { return r.kvUsages.at(slot, fractionSteps) })
 	m.writeSamples(d, "slots", func(slot int) float64 { return r.slotUsages.at(slot, fractionSteps) })

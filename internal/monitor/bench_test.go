@@ -18,7 +18,7 @@ func BenchmarkMonitor(b *testing.B) {
 			ids = append(ids, 0x694d000000000000+uint64(i)*7919)
 		}
 		round := 0
-		// next is the next second, in which every worker has a new load.
+		// next lets a second pass, in which every worker publishes a new load.
 		next := func(b *testing.B) {
 			b.StopTimer()
 			round++

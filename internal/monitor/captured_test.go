@@ -11,7 +11,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// golden compares the newest snapshot with a file of testdata.
+// compareGolden compares the newest snapshot with a file of testdata.
 func (h *harness) compareGolden(name string) {
 	h.t.Helper()
 	r, _ := h.monitor.Render(-1)
@@ -22,8 +22,8 @@ func (h *harness) compareGolden(name string) {
 	testutil.Golden(h.t, name, b.String()+"\n")
 }
 
-// TestSnapshotOfEveryReleaseGolden has captured workers of all releases: polled, publishing, with
-// cards and with forward passes.
+// TestSnapshotOfEveryReleaseGolden uses captured workers of releases of all kinds: polled,
+// publishing, with model cards and with forward passes.
 func TestSnapshotOfEveryReleaseGolden(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		for _, release := range []string{"0.1.1", "0.3.0", "0.5.1"} {

@@ -192,8 +192,8 @@ func lostMessage(m *Monitor, p *problem) message {
 	return msg
 }
 
-// lostMessageTitle is the title for this many lost workers. Of them, gone may not have
-// deregistered, and of those, ended certainly did not.
+// lostMessageTitle returns the title for this many lost workers. gone of them may have ended
+// without deregistering, and ended of those certainly did.
 func lostMessageTitle(ep *endpointStats, lost, gone, ended int) string {
 	n, text := lost, "has deregistered"
 	switch {

@@ -164,7 +164,7 @@ func TestLostDeparturesAreBounded(t *testing.T) {
 	})
 }
 
-// departureTest is a worker that leaves while another stays.
+// departureTest describes a worker that leaves while another stays.
 type departureTest struct {
 	register func(h *harness, ids ...uint64)
 	alive    func(h *harness, id uint64) // called each second; nil: the worker answers polls
@@ -239,7 +239,7 @@ func (c *departureTest) second(h *harness, ids ...uint64) {
 	h.tick()
 }
 
-// run has worker 1 leave, and worker 2 stay.
+// run lets worker 1 leave while worker 2 stays.
 func (c *departureTest) run(h *harness) {
 	h.monitor.options.Poll, h.monitor.options.Scrape = 2*time.Second, 5*time.Second
 	if c.register == nil {
@@ -284,8 +284,8 @@ func TestLostClassifiesDepartures(t *testing.T) {
 // deregistrations.
 func TestLostSeverityGrowsWithShare(t *testing.T) {
 	for _, c := range []struct {
-		all, killed, inOrder, unsure int
-		severity, title              string
+		all, killed, deregistered, unsure int
+		severity, title                   string
 	}{
 		{44, 1, 0, 0, "warn", "1 worker of backend/generate was lost"},
 		{44, 4, 0, 0, "warn", "4 workers of backend/generate were lost"}, // 9 %
@@ -301,7 +301,7 @@ func TestLostSeverityGrowsWithShare(t *testing.T) {
 		{4, 4, 0, 0, "bad", "No worker of backend/generate is left"},
 		{4, 0, 4, 0, "bad", "No worker of backend/generate is left"},
 	} {
-		t.Run(fmt.Sprintf("%d: %d, %d, %d", c.all, c.killed, c.inOrder, c.unsure), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d: %d, %d, %d", c.all, c.killed, c.deregistered, c.unsure), func(t *testing.T) {
 			inBubble(t, func(h *harness) {
 				var answers []fleet.PollReply
 				for id := 1; id <= c.all; id++ {
@@ -312,11 +312,11 @@ func TestLostSeverityGrowsWithShare(t *testing.T) {
 				}
 				h.setReplies(answers...)
 				h.ticks(20 * time.Second)
-				inOrder := answers[:c.inOrder]
-				stay := answers[c.inOrder+c.killed:]
-				h.setReplies(slices.Concat(inOrder, stay)...)
+				deregistered := answers[:c.deregistered]
+				stay := answers[c.deregistered+c.killed:]
+				h.setReplies(slices.Concat(deregistered, stay)...)
 				h.ticks(10 * time.Second)
-				for id := 1; id <= c.unsure+c.inOrder+c.killed; id++ {
+				for id := 1; id <= c.unsure+c.deregistered+c.killed; id++ {
 					h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: uint64(id)})
 				}
 				h.setReplies(stay...)
@@ -324,15 +324,15 @@ func TestLostSeverityGrowsWithShare(t *testing.T) {
 				p := h.problem(lostProblemID)
 				testutil.Equal(t, "problem", []string{p.Severity, p.Title}, []string{c.severity, c.title})
 				if first := h.snapshot().Problems[0]; c.severity == "bad" && first.ID != lostProblemID {
-					t.Errorf("the first is %s", first.ID)
+					t.Errorf("the first problem is %s, want %s", first.ID, lostProblemID)
 				}
 			})
 		})
 	}
 }
 
-// TestLostNamesCrashedWorkerDespiteReplacement: if some were replaced, workers that did not
-// deregister are named first.
+// TestLostNamesCrashedWorkerDespiteReplacement checks that workers that did not deregister are
+// named first when some of the lost workers were replaced.
 func TestLostNamesCrashedWorkerDespiteReplacement(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPolled(generate, 1, 2, 3, 4)

@@ -21,9 +21,9 @@ func TestEmptyStateListsDisconnectedSystems(t *testing.T) {
 			for _, before := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) {
 					f := fleet.New(fleet.Target{}, 100, true)
-					links := map[string]*stats.ConnState{"nats": &f.Stats.NATS, registry: registries(&f.Stats)[registry]}
+					conns := map[string]*stats.ConnState{"nats": &f.Stats.NATS, registry: registries(&f.Stats)[registry]}
 					var want []string
-					for name, conn := range links {
+					for name, conn := range conns {
 						conn.MarkUsed()
 						conn.SetConnected(before)
 						if on := map[bool]bool{true: c.nats, false: c.registry}[name == "nats"]; on {
@@ -38,7 +38,7 @@ func TestEmptyStateListsDisconnectedSystems(t *testing.T) {
 					}
 					h := &harness{t: t, fleet: f, monitor: New(Options{Fleet: f, Namespaces: "dynamo", Limit: 100, Servers: servers, Registry: registry, Mock: "mock_worker"})}
 					for _, name := range []string{"nats", registry} {
-						if !links[name].Up() {
+						if !conns[name].Up() {
 							want = append(want, name+" at "+servers[name]+": "+name+" said: connection refused"+ifElse(before, ", lost", ""))
 						}
 					}
@@ -59,7 +59,7 @@ func TestEmptyStateListsDisconnectedSystems(t *testing.T) {
 					testutil.Equal(t, "mock", s.Looking.Mock, ifElse(len(want) == 0, "mock_worker", ""))
 					if !c.registry {
 						if p := h.problem("connection:" + registry); !strings.HasPrefix(p.Detail, servers[registry]+" ("+registry+" said: connection refused): ") {
-							t.Errorf("the problem says %q", p.Detail)
+							t.Errorf("the detail of the problem is %q", p.Detail)
 						}
 					}
 				})

@@ -40,7 +40,7 @@ type rowID struct {
 
 const noRank = -1
 
-// compare orders rows as their names sort, except for the width of numbers.
+// compare orders rows by id and rank. It compares numbers by value, not as text.
 func (r rowID) compare(o rowID) int {
 	return cmp.Or(cmp.Compare(r.id.Lease, o.id.Lease), strings.Compare(r.id.Static, o.id.Static), cmp.Compare(r.rank, o.rank))
 }

@@ -57,15 +57,15 @@ func (m *Monitor) recordHistory() {
 
 // recordStep writes one step of every series. A step without a sample has no values.
 func (m *Monitor) recordStep(slot int, seen bool) {
-	of := func(v number) number { v.OK = v.OK && seen; return v }
+	ifSeen := func(v number) number { v.OK = v.OK && seen; return v }
 	s, all := &m.history, &m.overall
-	s.loadMean.put(slot, of(all.kvUsage.Opt(all.kvUsage.Mean)))
-	s.loadStd.put(slot, of(all.kvUsage.Opt(all.kvUsage.Std)))
-	s.loadMin.put(slot, of(all.kvUsage.Opt(all.kvUsage.Min)))
-	s.loadMax.put(slot, of(all.kvUsage.Opt(all.kvUsage.Max)))
-	s.imbalance.put(slot, of(m.worstImbalance()))
-	s.hitRate.put(slot, of(all.hitsRecent.rate()))
-	s.waiting.put(slot, of(all.waiting.number))
+	s.loadMean.put(slot, ifSeen(all.kvUsage.Opt(all.kvUsage.Mean)))
+	s.loadStd.put(slot, ifSeen(all.kvUsage.Opt(all.kvUsage.Std)))
+	s.loadMin.put(slot, ifSeen(all.kvUsage.Opt(all.kvUsage.Min)))
+	s.loadMax.put(slot, ifSeen(all.kvUsage.Opt(all.kvUsage.Max)))
+	s.imbalance.put(slot, ifSeen(m.worstImbalance()))
+	s.hitRate.put(slot, ifSeen(all.hitsRecent.rate()))
+	s.waiting.put(slot, ifSeen(all.waiting.number))
 	s.events.put(slot, number{V: m.eventRate.perSecond(), OK: seen})
 	for _, c := range []struct {
 		to *floatHistory
@@ -74,9 +74,9 @@ func (m *Monitor) recordStep(slot int, seen bool) {
 		c.to.put(slot, number{V: float64(c.n), OK: seen})
 	}
 	for _, ep := range m.endpoints {
-		ep.usageMean.put(slot, of(ep.aggregate.kvUsage.Opt(ep.aggregate.kvUsage.Mean)))
-		ep.usageStd.put(slot, of(ep.aggregate.kvUsage.Opt(ep.aggregate.kvUsage.Std)))
-		ep.queueHistory.put(slot, of(ep.aggregate.waiting.number))
+		ep.usageMean.put(slot, ifSeen(ep.aggregate.kvUsage.Opt(ep.aggregate.kvUsage.Mean)))
+		ep.usageStd.put(slot, ifSeen(ep.aggregate.kvUsage.Opt(ep.aggregate.kvUsage.Std)))
+		ep.queueHistory.put(slot, ifSeen(ep.aggregate.waiting.number))
 		ep.peakHistory.put(slot, number{V: float64(ep.peak), OK: seen})
 		ep.peak = ep.presentWorkers()
 	}
@@ -89,8 +89,8 @@ func (m *Monitor) recordStep(slot int, seen bool) {
 			r.hasSamples = true
 			m.rowsWithHistory++
 		}
-		m.rowHistoryBytes += putSample(&r.kvUsages, slot, of(r.load.kvUsage()), fractionSteps) + putSample(&r.slotUsages, slot, of(r.load.slotUsage()), fractionSteps) +
-			putSample(&r.waitingCounts, slot, of(r.load.waiting()), 1) + putSample(&r.hitRates, slot, of(r.hitRate()), fractionSteps)
+		m.rowHistoryBytes += putSample(&r.kvUsages, slot, ifSeen(r.load.kvUsage()), fractionSteps) + putSample(&r.slotUsages, slot, ifSeen(r.load.slotUsage()), fractionSteps) +
+			putSample(&r.waitingCounts, slot, ifSeen(r.load.waiting()), 1) + putSample(&r.hitRates, slot, ifSeen(r.hitRate()), fractionSteps)
 	}
 	for i := range m.counters {
 		m.counters[i].closeStep(slot)
@@ -106,7 +106,7 @@ func (m *Monitor) historyCapacity() int { return min(m.options.Limit, maxHistory
 // historyBytes returns the memory of everything that is kept from sample to sample.
 func (m *Monitor) historyBytes() int64 {
 	const pointer = unsafe.Sizeof(uintptr(0))
-	size := func(n int, of uintptr) int64 { return int64(n) * int64(of) }
+	size := func(n int, each uintptr) int64 { return int64(n) * int64(each) }
 	return m.rowHistoryBytes + size(1, unsafe.Sizeof(*m)) + size(len(m.byEndpoint), unsafe.Sizeof(endpointStats{})) + size(cap(m.rows), unsafe.Sizeof(row{})) +
 		size(m.rowCount, unsafe.Sizeof(rowHistory{})+unsafe.Sizeof(rowID{})+unsafe.Sizeof(fleet.WorkerID{})+3*pointer) +
 		size(m.departureCount, unsafe.Sizeof(fleet.WorkerID{})+2*pointer) +

@@ -67,7 +67,7 @@ func TestHistoryHasOneSamplePerStep(t *testing.T) {
 		testutil.Equal(t, "step", history.Step, 5)
 		testutil.Equal(t, "end", history.End, time.Now().UnixMilli())
 		testutil.Equal(t, "mean load", formatSamples(history.LoadMean), "– 0.3 0.3 0.29")
-		testutil.Equal(t, "std of it", formatSamples(history.LoadStd), "– 0.1 0 0.166")
+		testutil.Equal(t, "standard deviation of the load", formatSamples(history.LoadStd), "– 0.1 0 0.166")
 		testutil.Equal(t, "waiting", formatSamples(history.Waiting), "– 5 0 70007")
 		testutil.Equal(t, "answering", formatSamples(history.Answering), "0 2 1 2")
 		testutil.Equal(t, "malformed", formatSamples(history.Malformed), "0 0 1 0")
@@ -124,9 +124,9 @@ func TestHistoryOfRemovedWorkerIsFreed(t *testing.T) {
 		if _, found := h.monitor.RenderWorker("2"); found {
 			t.Error("a worker that has left is still rendered")
 		}
-		rings := int64(2*unsafe.Sizeof(compactHistory[uint8]{}) + unsafe.Sizeof(compactHistory[uint16]{})) // it had no hit rate
-		if freed := with - h.fleet.Stats.HistoryBytes.Load(); freed < rings || freed > rings+1000 {
-			t.Errorf("%d bytes were freed, want %d for the histories, and a little more", freed, rings)
+		want := int64(2*unsafe.Sizeof(compactHistory[uint8]{}) + unsafe.Sizeof(compactHistory[uint16]{})) // it had no hit rate
+		if freed := with - h.fleet.Stats.HistoryBytes.Load(); freed < want || freed > want+1000 {
+			t.Errorf("%d bytes were freed, want %d for the histories, and a little more", freed, want)
 		}
 		h.registerPolled(generate, 2)
 		h.setReplies(pollReply(generate, 1, 500, 0), pollReply(generate, 2, 500, 0))
@@ -144,7 +144,7 @@ func TestHistoryNotesWorkersWithoutHistory(t *testing.T) {
 		h.ticks(10 * time.Second)
 		testutil.Equal(t, "rows with a history", h.monitor.rowsWithHistory, 2)
 		three := h.history("3")
-		testutil.Equal(t, "note", three.Note, "This worker has no history: there is room for the histories of 2.")
+		testutil.Equal(t, "note", three.Note, "This worker has no history: there is room for the histories of only 2 workers.")
 		testutil.Equal(t, "KV use", formatSamples(three.KV), "– – –")
 		testutil.Equal(t, "note of another", h.history("1").Note, "")
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
@@ -155,7 +155,7 @@ func TestHistoryNotesWorkersWithoutHistory(t *testing.T) {
 	})
 }
 
-// TestHistoryRowsAreBounded whatever --max-workers is.
+// TestHistoryRowsAreBounded sets --max-workers above the bound.
 func TestHistoryRowsAreBounded(t *testing.T) {
 	const most = 100_000
 	inBubbleWithLimit(t, most, func(h *harness) {
@@ -223,7 +223,7 @@ func TestRowKeysAreUnique(t *testing.T) {
 		}
 		keys("backend 8", "prefill 7@prefill/generate", "prefill 9/0", "prefill 9/1")
 		testutil.Equal(t, "workers, however many ranks", h.snapshot().Fleet.States.Answering, 3)
-		testutil.Equal(t, "gone", len(h.monitor.byEndpoint[prefill].departures), 0)
+		testutil.Equal(t, "departures", len(h.monitor.byEndpoint[prefill].departures), 0)
 		h.fleet.Deregister("", fleet.Instance{Endpoint: prefill, ID: 7})
 		h.setReplies(pollReply(generate, 8, 1, 0))
 		h.ticks(3 * time.Second)
@@ -298,7 +298,7 @@ func TestAnomaliesOfWorker(t *testing.T) {
 		testutil.Equal(t, "of the full worker", h.anomalies("1"), []string{
 			"KV use 98\u00a0% is 3.0 standard deviations above its endpoint's mean of 46\u00a0%.",
 			"12 requests wait here while its endpoint has 54\u00a0% of its blocks free.",
-			"Its hit rate is 90\u00a0%, that of its endpoint 19\u00a0%.",
+			"Its hit rate is 90\u00a0%, and its endpoint's is 19\u00a0%.",
 		})
 		h.setReplies(append(answers[:8:8], malformedReply(generate, 9))...)
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 8})

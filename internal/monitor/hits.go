@@ -6,8 +6,8 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// A window of hits slides by one bucket at a time, so that "the last five minutes" are between
-// four and a half and five.
+// A window of hits slides by one bucket at a time, so that "the last five minutes" means between
+// four and a half and five minutes.
 const (
 	bucket  = 30 * time.Second
 	buckets = 10

@@ -18,18 +18,18 @@ const (
 	maxProblemBytes = 4 << 20
 )
 
-// leftOut counts what there is no room for.
+// leftOut counts the endpoints, rows and problems that there is no room for.
 type leftOut struct{ endpoints, rows, problems int }
 
-// omitted returns what the last sample, and the last written snapshot, leave out.
-func (g *Monitor) omitted() leftOut {
-	l := g.leftOut
-	l.rows += g.unwrittenRows
+// omitted returns what the last sample and the last written snapshot leave out.
+func (m *Monitor) omitted() leftOut {
+	l := m.leftOut
+	l.rows += m.unwrittenRows
 	return l
 }
 
-func (g *Monitor) writeLeftOut(d *jsonWriter) {
-	l := g.omitted()
+func (m *Monitor) writeLeftOut(d *jsonWriter) {
+	l := m.omitted()
 	if l == (leftOut{}) {
 		return
 	}
@@ -42,13 +42,13 @@ func (g *Monitor) writeLeftOut(d *jsonWriter) {
 }
 
 // measureLeftOut also checks the sample before, because a snapshot is written after its sample.
-func measureLeftOut(g, _ *Monitor) number {
-	return boolMeasure(g.leftOut != leftOut{} || g.previousLeftOut != leftOut{})
+func measureLeftOut(m, _ *Monitor) number {
+	return boolMeasure(m.leftOut != leftOut{} || m.previousLeftOut != leftOut{})
 }
 
-func leftOutMessage(g *Monitor, p *problem) message {
+func leftOutMessage(m *Monitor, p *problem) message {
 	var all []string
-	l := g.omitted()
+	l := m.omitted()
 	for _, c := range []struct {
 		n    int
 		what string

@@ -27,8 +27,8 @@ func leftOutCounts(s snapshotJSON) []int {
 	return []int{s.LeftOut.Endpoints, s.LeftOut.Workers, s.LeftOut.Problems}
 }
 
-// TestLimitForgedNamesAreNotKept sends what once took 24 s to write: 30,000 loads of 469 ids at
-// invented endpoints.
+// TestLimitForgedNamesAreNotKept sends 30,000 loads of 469 ids at invented endpoints. A snapshot
+// of them once took 24 s to write.
 func TestLimitForgedNamesAreNotKept(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		t := h.t
@@ -67,12 +67,12 @@ func TestLimitOfEndpoints(t *testing.T) {
 		testutil.Equal(t, "sums", []string{fmt.Sprint(s.Fleet.States.Answering), monitortest.FormatOptional(s.Fleet.LoadMean), monitortest.FormatOptional(s.Fleet.HitRateTotal), monitortest.FormatOptional(s.Fleet.HitRate)}, []string{"4098", "0.5", "0.3", "0.3"})
 		testutil.Equal(t, "problem", h.problem("limit:page").Detail,
 			"There is no room for 2 endpoints and 2 rows. The limits are 4,096 endpoints, 131,072 rows of workers and ranks (1,000 of them for workers whose registration is gone; 32 MiB in total) and 200 problems. Sums and metrics include everything.")
-		of := func(n int) string {
+		signals := func(n int) string {
 			json, stale := h.monitor.RenderSignals("dynamo", endpointNumber(n))
 			return string(json) + stale
 		}
-		testutil.Equal(t, "signals of an endpoint that is left out", strings.Contains(of(4097), "stale: there are more endpoints than the 4,096 that are tracked"), true)
-		testutil.Equal(t, "signals of another", strings.Contains(of(7), `"workers":1`), true)
+		testutil.Equal(t, "signals of an endpoint that is left out", strings.Contains(signals(4097), "stale: there are more endpoints than the 4,096 that are tracked"), true)
+		testutil.Equal(t, "signals of another", strings.Contains(signals(7), `"workers":1`), true)
 		h.fleet.Deregister("", fleet.Instance{Endpoint: endpointNumber(0), ID: 1})
 		h.fleet.DropCard("", fleet.Instance{Endpoint: endpointNumber(0), ID: 1})
 		h.fleet.Deregister("", fleet.Instance{Endpoint: endpointNumber(1), ID: 2})
@@ -169,7 +169,7 @@ func TestLimitOfSnapshotBytes(t *testing.T) {
 		r, _ := h.monitor.Render(NoHistory)
 		text := string(r.JSON)
 		if len(text) < 32<<20 || len(text) > 37<<20 {
-			t.Errorf("the snapshot has %d bytes, want 32 MiB of rows, and 4 of problems", len(text))
+			t.Errorf("the snapshot has %d bytes, want 32 MiB of rows and 4 MiB of problems", len(text))
 		}
 		rows, out := strings.Count(text, `"key":`), h.monitor.omitted()
 		if rows+out.rows != 2*workers || out.rows == 0 {
@@ -177,8 +177,8 @@ func TestLimitOfSnapshotBytes(t *testing.T) {
 		}
 		_, problem, _ := strings.Cut(text, `"kind":"full"`)
 		problem, _, _ = strings.Cut(problem, "]")
-		if named := strings.Count(problem, "@"); named < 1000 || named > workers/2 {
-			t.Errorf("%d workers of a problem are named, want as many as fit", named)
+		if listed := strings.Count(problem, "@"); listed < 1000 || listed > workers/2 {
+			t.Errorf("a problem lists %d workers, want as many as there is room for", listed)
 		}
 		h.tick()
 		r, _ = h.monitor.Render(NoHistory)
@@ -221,7 +221,8 @@ func TestLimitOfListedEndpoints(t *testing.T) {
 	})
 }
 
-// TestRowsPerWorkerAreCounted: the count makes it unnecessary to search all endpoints.
+// TestRowsPerWorkerAreCounted checks the counts that make it unnecessary to search all endpoints
+// for a worker.
 func TestRowsPerWorkerAreCounted(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		t := h.t
@@ -240,7 +241,7 @@ func TestRowsPerWorkerAreCounted(t *testing.T) {
 		}
 		time.Sleep(11 * time.Minute)
 		h.ticks(2 * time.Second)
-		testutil.Equal(t, "what is left", []int{len(h.monitor.endpointsPerWorker), h.monitor.rowCount, len(h.monitor.byEndpoint)}, []int{0, 0, 0})
+		testutil.Equal(t, "remaining workers, rows and endpoints", []int{len(h.monitor.endpointsPerWorker), h.monitor.rowCount, len(h.monitor.byEndpoint)}, []int{0, 0, 0})
 	})
 }
 

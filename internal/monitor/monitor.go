@@ -73,7 +73,7 @@ type Monitor struct {
 	unwrittenRows   int     // rows that the last written snapshot had no room for
 
 	byEndpoint         map[fleet.Endpoint]*endpointStats
-	overflow           *endpointStats         // all endpoints together that there is no room for
+	overflow           *endpointStats         // stands for all endpoints that there is no room for
 	endpointsPerWorker map[fleet.WorkerID]int // number of endpoints at which a worker has rows
 	rowCount           int                    // rows at all endpoints
 	departureCount     int                    // departures in lostWindow, at all endpoints

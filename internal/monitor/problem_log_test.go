@@ -36,15 +36,15 @@ func TestProblemLogReportsRaisedAndWithdrawn(t *testing.T) {
 				lines = append(lines, line)
 			}
 		}
-		if len(lines) != 2 || !strings.HasPrefix(lines[0], `WARN msg="Problem: `) || !strings.Contains(lines[0], ` detail="backend/generate: 1. No load for `) ||
+		if len(lines) != 2 || !strings.HasPrefix(lines[0], `WARN msg="Problem: `) || !strings.Contains(lines[0], ` detail="backend/generate: 1. No load has been received for `) ||
 			!strings.HasPrefix(lines[1], `INFO msg="Problem withdrawn: `) || !strings.HasSuffix(lines[1], " lasted=\"29 s\"\n") {
 			t.Errorf("logged:\n%s", out)
 		}
 	})
 }
 
-// TestProblemLogOmitsProblemsLoggedElsewhere: connections are logged by the packages that make
-// them.
+// TestProblemLogOmitsProblemsLoggedElsewhere checks that lost connections are logged only by the
+// packages that make them.
 func TestProblemLogOmitsProblemsLoggedElsewhere(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		out := h.captureLog()
@@ -72,28 +72,28 @@ func TestProblemLogOmitsProblemsLoggedElsewhere(t *testing.T) {
 // problemLogHarness is a problemLog with problems that the test makes.
 type problemLogHarness struct {
 	problemLog
-	g   Monitor
-	out *testutil.Log
+	monitor Monitor
+	out     *testutil.Log
 }
 
 func newProblemLogHarness() *problemLogHarness {
 	log, out := testutil.NewLog()
-	return &problemLogHarness{problemLog: problemLog{log: log}, g: Monitor{now: 1}, out: out}
+	return &problemLogHarness{problemLog: problemLog{log: log}, monitor: Monitor{now: 1}, out: out}
 }
 
 // second takes a sample a second after the last, with these problems raised.
 func (h *problemLogHarness) second(ids ...string) {
-	h.g.now += ticks(time.Second)
-	h.g.problems = nil
+	h.monitor.now += ticks(time.Second)
+	h.monitor.problems = nil
 	for i, id := range ids {
 		severity := severityInfo
 		if i == len(ids)-1 {
 			severity = severityBad
 		}
-		h.g.problems = append(h.g.problems, problem{id: id, kind: problemKind(id), severity: severity, since: h.g.now,
+		h.monitor.problems = append(h.monitor.problems, problem{id: id, kind: problemKind(id), severity: severity, since: h.monitor.now,
 			message: func(m *Monitor, p *problem) message { return message{title: "17\u00a0% of " + p.id, detail: "x"} }})
 	}
-	h.update(&h.g)
+	h.update(&h.monitor)
 }
 
 func TestProblemLogLimitsFlappingProblem(t *testing.T) {
@@ -134,7 +134,7 @@ func TestProblemLogCountsUnloggedRaises(t *testing.T) {
 	}
 }
 
-// TestProblemLogLimitsManyProblems: the most serious problems are logged first.
+// TestProblemLogLimitsManyProblems also checks that the most serious problems are logged first.
 func TestProblemLogLimitsManyProblems(t *testing.T) {
 	h := newProblemLogHarness()
 	var ids []string
@@ -169,7 +169,7 @@ func TestProblemLogOmitsLongDetail(t *testing.T) {
 	h.second()
 	for _, length := range []int{400, 401} {
 		p := problem{id: fmt.Sprintf("full:%d", length)}
-		h.logProblem(&h.g, problemMessage{&p, message{title: "x", detail: strings.Repeat("y", length)}})
+		h.logProblem(&h.monitor, problemMessage{&p, message{title: "x", detail: strings.Repeat("y", length)}})
 	}
 	if n := h.out.Count("detail="); n != 1 || h.out.Count("problem=full:400 detail=yyyy") != 1 {
 		t.Errorf("%d lines have a detail, want only the one of 400 bytes:\n%s", n, h.out)

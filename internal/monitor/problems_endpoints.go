@@ -112,7 +112,7 @@ func measureImbalance(_ *Monitor, ep *endpointStats) number {
 func imbalanceMessage(m *Monitor, p *problem) message {
 	agg := &p.endpoint.aggregate
 	var hot, cold []*row
-	waits, most, least, share := 0.0, 0.0, agg.kvUsage.Max, hitBlocks{}
+	waits, most, least, hotHits := 0.0, 0.0, agg.kvUsage.Max, hitBlocks{}
 	for rows := m.rows[p.endpoint.start:p.endpoint.end]; len(rows) > 0; {
 		ranks, use := ranksOf(rows)
 		rows = rows[len(ranks):]
@@ -125,7 +125,7 @@ func imbalanceMessage(m *Monitor, p *problem) message {
 				waits += r.load.waiting().V
 			}
 			if h := ranks[0].hits; h != nil && h.window != nil {
-				share.add(h.window.sum(buckets))
+				hotHits.add(h.window.sum(buckets))
 			}
 		case use.V <= agg.kvUsage.Mean/4:
 			cold = append(cold, ranks...)
@@ -143,9 +143,9 @@ func imbalanceMessage(m *Monitor, p *problem) message {
 		severity: ifElse(waits > 0, severityBad, severityWarn),
 		rows:     append(hot, cold...),
 	}
-	if all := agg.hitsRecent.rate(); share.rate().OK && all.OK {
-		msg.check = fmt.Sprintf("is there one hot prefix? The hit rate of the full %s is %s, that of the endpoint %s. If it is higher, give cache overlap less weight in the router, or set --router-temperature above 0.",
-			ifElse(countWorkers(hot) == 1, "worker", "workers"), formatPercent(share.rate().V), formatPercent(all.V))
+	if all := agg.hitsRecent.rate(); hotHits.rate().OK && all.OK {
+		msg.check = fmt.Sprintf("is there one hot prefix? The hit rate of the full %s is %s, and the endpoint's is %s. If it is higher, give cache overlap less weight in the router, or set --router-temperature above 0.",
+			ifElse(countWorkers(hot) == 1, "worker", "workers"), formatPercent(hotHits.rate().V), formatPercent(all.V))
 	}
 	if len(cold) > 0 {
 		msg.detail += fmt.Sprintf(" %s %s at most %s.", workerNames(cold), ifElse(countWorkers(cold) == 1, "has", "have"), formatPercent(most))
@@ -207,7 +207,7 @@ func hitsMessage(m *Monitor, p *problem) message {
 	last := p.endpoint.hitWindow.sum(2).rate()
 	msg := message{
 		title:  fmt.Sprintf("The KV hit rate of %s has collapsed: %s instead of %s", p.endpoint, formatPercent(last.V), formatPercent(p.endpoint.baseline.rate)),
-		detail: fmt.Sprintf("%s: the hit rate of the last minute is %s, normally it is %s.", p.endpoint, formatPercent(last.V), formatPercent(p.endpoint.baseline.rate)),
+		detail: fmt.Sprintf("%s: the hit rate of the last minute is %s, and normally it is %s.", p.endpoint, formatPercent(last.V), formatPercent(p.endpoint.baseline.rate)),
 		check: "did workers restart with empty caches, or do the new requests share no prefixes? If neither: does the router still receive the workers' KV events? " +
 			"DYN_EVENT_PLANE must be the same for both, and the workers must publish KV events.",
 		rows: rows,

@@ -219,7 +219,7 @@ func leaderMessage(m *Monitor, p *problem) message {
 	case !m.stats().RegistryUp():
 	case m.stats().NoLease.Load():
 		msg.detail = fmt.Sprintf("%s has no lease: it was created manually, and nothing will ever delete it. This program neither pushes nor publishes l2c events, and no other program can become the leader.", m.options.Instance)
-		msg.check = "does no program need it? Then run: etcdctl del " + m.options.Instance
+		msg.check = "if no program needs it, run: etcdctl del " + m.options.Instance
 	default:
 		msg.detail = fmt.Sprintf("This program cannot confirm that it holds %s, and knows of no other holder, so it neither pushes nor publishes l2c events.", m.options.Instance)
 		msg.check = "the program's log has the reason: a missing permission, or a server that responds late."
@@ -240,9 +240,9 @@ func (p *pushCounter) update(s *stats.Stats) {
 func measurePush(m, _ *Monitor) number { return fleet.Some(float64(m.pushes.failed)) }
 
 func pushMessage(m *Monitor, p *problem) message {
-	last := "None has succeeded yet"
+	last := "No push has succeeded yet"
 	if at := m.stats().LastPush.Load(); at != 0 {
-		last = "The last that succeeded was " + formatDuration(m.sampledAt.Sub(time.Unix(0, at))) + " ago"
+		last = "The last successful push was " + formatDuration(m.sampledAt.Sub(time.Unix(0, at))) + " ago"
 	}
 	return message{
 		title:  "Pushes fail",
@@ -308,7 +308,7 @@ func planesMessage(m *Monitor, p *problem) message {
 func dropsMessage(m *Monitor, p *problem) message {
 	return message{
 		title:  ifElse(m.counters[counterDrops].sum() == 1, "1 message was dropped", formatCount(m.counters[counterDrops].sum())+" messages were dropped"),
-		detail: "In the last 15 min, because the NATS client's queue was full. Loads may be old, and hit rates lack the lost messages.",
+		detail: "The NATS client's queue was full in the last 15 min. Loads may be old, and hit rates lack the lost messages.",
 		check:  "is this program short of CPU? Give it a core.",
 	}
 }
@@ -329,7 +329,7 @@ func rejectsMessage(m *Monitor, p *problem) message {
 	n := m.counters[counterRejects].sum()
 	return message{
 		title:  formatCount(n) + " " + ifElse(n == 1, one, more) + " could not be read",
-		detail: "In the last 15 min. Since the start, by kind and reason: " + strings.Join(all, ", ") + ".",
+		detail: "The count covers the last 15 min. Since the start, by kind and reason: " + strings.Join(all, ", ") + ".",
 		check:  "is a release newer than this program, or does something else publish on the same subjects? With DYN_LOG=info,metrics=debug the log has each with its reason.",
 	}
 }
@@ -354,15 +354,15 @@ func gapsMessage(m *Monitor, p *problem) message {
 	}
 	return message{
 		title:    ifElse(missing == 1, "1 event is missing", formatCount(missing)+" events are missing"),
-		detail:   "In the last 15 min. The latest: " + summarizeStrings(all) + ".",
+		detail:   "The count covers the last 15 min. The latest: " + summarizeStrings(all) + ".",
 		check:    "did the publisher's network fail, or does it send more than a subscriber can read? With ZeroMQ, a few missing events just after connecting are normal.",
 		severity: ifElse(float64(missing) > 0.01*m.eventsInHistory(), severityWarn, severityInfo),
 		rows:     rows,
 	}
 }
 
-// publisherOf names the publisher of an event: up to 1.3 it is a worker's id; later it is the id
-// of a channel, which does not tell the worker.
+// publisherOf returns the name of an event's publisher, and its rows if it is a worker. Up to 1.3
+// the id is a worker's. Later it is the id of a channel, which does not identify the worker.
 func (m *Monitor) publisherOf(id uint64) (name string, rows []*row) {
 	for i := range m.rows {
 		if m.rows[i].id.Lease == id {

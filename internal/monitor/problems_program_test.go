@@ -57,7 +57,7 @@ var programProblems = map[string]struct {
 	},
 	"drops": {
 		begin:  func(h *harness) { h.fleet.Stats.AddDropped(stats.QueueFull, 3) },
-		raised: 1, withdrawn: 301, detail: "In the last 15 min, because the NATS client's queue was full. Loads may be old, and hit rates lack the lost messages.",
+		raised: 1, withdrawn: 301, detail: "The NATS client's queue was full in the last 15 min. Loads may be old, and hit rates lack the lost messages.",
 	},
 	"malformed:messages": {
 		begin: func(h *harness) {
@@ -66,7 +66,7 @@ var programProblems = map[string]struct {
 			h.fleet.Stats.CountRejected(stats.StatsReply, stats.BadLoad) // a problem of its worker
 			h.fleet.Stats.CountRejected(stats.LoadEvent, stats.Estimate) // not an error
 		},
-		raised: 1, withdrawn: 301, detail: "In the last 15 min. Since the start, by kind and reason: load: 1 (msgpack), card: 1 (json).",
+		raised: 1, withdrawn: 301, detail: "The count covers the last 15 min. Since the start, by kind and reason: load: 1 (msgpack), card: 1 (json).",
 	},
 	"nameless": {
 		begin:  func(h *harness) { h.fleet.Stats.CountRejected(stats.ForwardPass, stats.NoWorker) },
@@ -78,7 +78,7 @@ var programProblems = map[string]struct {
 			h.fleet.Stats.PushError.Add(2)
 		},
 		end:    func(h *harness) { h.fleet.Stats.PushOK.Add(1) },
-		raised: 1, withdrawn: 1, detail: "2 pushes to http://gateway:9091 have failed in a row. The last that succeeded was 1 min 1 s ago.",
+		raised: 1, withdrawn: 1, detail: "2 pushes to http://gateway:9091 have failed in a row. The last successful push was 1 min 1 s ago.",
 	},
 	"leader": {
 		begin:  func(h *harness) { h.fleet.Stats.ActsAsLeader.Store(false); h.fleet.Stats.Etcd.SetConnected(false) },
@@ -120,7 +120,7 @@ var programProblems = map[string]struct {
 			h.fleet.AddChannel("k", fleet.Channel{Publisher: 0xabc, Endpoint: generate, Address: "tcp://10.0.4.19:40113", Plane: fleet.ZMQPlane})
 			h.fleet.Diagnostics.AddGap(fleet.Gap{Publisher: 0xabc, Kind: stats.ForwardPass, After: 88_213, Before: 88_223, At: time.Now()})
 		},
-		raised: 1, withdrawn: 301, detail: "In the last 15 min. The latest: publisher abc of backend/generate tcp://10.0.4.19:40113 skipped from 88,213 to 88,223 (forward pass, 1 s ago).",
+		raised: 1, withdrawn: 301, detail: "The count covers the last 15 min. The latest: publisher abc of backend/generate tcp://10.0.4.19:40113 skipped from 88,213 to 88,223 (forward pass, 1 s ago).",
 	},
 }
 
@@ -143,8 +143,8 @@ func TestProblemOfProgramIsRaisedAndWithdrawn(t *testing.T) {
 	}
 }
 
-// TestProblemPermissionIsNotConnection: a missing permission is a problem of its own, and only
-// information if the subject is optional.
+// TestProblemPermissionIsNotConnection checks that a missing permission is another problem than a
+// lost connection, and has severity info if the subject is optional.
 func TestProblemPermissionIsNotConnection(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		t := h.t
@@ -168,8 +168,8 @@ func TestProblemPermissionIsNotConnection(t *testing.T) {
 	})
 }
 
-// TestProblemOutageSumsLostTime: of events that were published while a connection was lost, only
-// the time can be counted.
+// TestProblemOutageSumsLostTime checks the duration, because events that were published while a
+// connection was lost cannot be counted.
 func TestProblemOutageSumsLostTime(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPolled(generate, 1)
@@ -226,7 +226,8 @@ func TestProblemOutageIgnoresUnusedConnection(t *testing.T) {
 	})
 }
 
-// TestProblemOutageIgnoresGrantedPermission: the connection was up, and all other events arrived.
+// TestProblemOutageIgnoresGrantedPermission denies a permission while the connection is up, so that
+// all other events arrive.
 func TestProblemOutageIgnoresGrantedPermission(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPolled(generate, 1)
@@ -251,7 +252,7 @@ func TestProblemLeaderKeyWithoutLease(t *testing.T) {
 		h.expectWithin(16, "leader", true)
 		testutil.Equal(t, "detail", h.problem("leader").Detail, "dynamo/components/metrics/instance has no lease: it was created manually, and nothing will ever delete it. "+
 			"This program neither pushes nor publishes l2c events, and no other program can become the leader.")
-		testutil.Equal(t, "check", h.problem("leader").Check, "does no program need it? Then run: etcdctl del dynamo/components/metrics/instance")
+		testutil.Equal(t, "check", h.problem("leader").Check, "if no program needs it, run: etcdctl del dynamo/components/metrics/instance")
 		h.fleet.Stats.NoLease.Store(false)
 		h.fleet.Stats.OtherLeader.Store(true)
 		h.expectWithin(3, "leader", false)
@@ -280,17 +281,17 @@ func TestProblemGapsSeverityDependsOnShare(t *testing.T) {
 
 func TestProblemWebConfigNotInForce(t *testing.T) {
 	inBubble(t, func(h *harness) {
-		t, wrong := h.t, ""
+		t, configError := h.t, ""
 		o := options(h.fleet)
-		o.WebFile, o.WebError = "/etc/metrics/web.yml", func() string { return wrong }
+		o.WebFile, o.WebError = "/etc/metrics/web.yml", func() string { return configError }
 		h.monitor = New(o)
 		h.expectStays(5*time.Second, "web_config", false)
-		wrong = "it does not demand no longer requires a password: want a restart, if that is meant"
+		configError = "it no longer requires a password: restart the program if that is intended"
 		h.tick()
 		p := h.problem("web_config")
 		testutil.Equal(t, "severity", p.Severity, "warn")
-		testutil.Equal(t, "detail", p.Detail, "/etc/metrics/web.yml: it does not demand no longer requires a password: want a restart, if that is meant. The configuration from before is still in force.")
-		wrong = ""
+		testutil.Equal(t, "detail", p.Detail, "/etc/metrics/web.yml: it no longer requires a password: restart the program if that is intended. The configuration from before is still in force.")
+		configError = ""
 		h.tick()
 		h.expectStays(5*time.Second, "web_config", false)
 	})

@@ -36,14 +36,14 @@ func (m *Monitor) scrapeErrorText(why stats.ScrapeFailure) (text, check string) 
 }
 
 func unreadMessage(m *Monitor, p *problem) message {
-	of := make(map[stats.ScrapeFailure][]fleet.WorkerID)
+	byReason := make(map[stats.ScrapeFailure][]fleet.WorkerID)
 	for _, r := range firstRows(p.rows) {
 		why := m.failedScrape(r).Why
-		of[why] = append(of[why], r.id)
+		byReason[why] = append(byReason[why], r.id)
 	}
 	var all, checks []string
 	for _, why := range stats.ScrapeFailures() {
-		if ids := of[why]; len(ids) > 0 {
+		if ids := byReason[why]; len(ids) > 0 {
 			text, check := m.scrapeErrorText(why)
 			all, checks = append(all, text+": "+summarize(ids, displayID)), append(checks, check)
 		}

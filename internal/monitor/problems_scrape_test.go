@@ -70,7 +70,7 @@ func TestProblemUnreadAdvicePerError(t *testing.T) {
 		h.registerPublishing(prefill, 0x77)
 		for _, c := range []struct {
 			why         stats.ScrapeFailure
-			says, check string
+			text, check string
 		}{
 			{stats.ScrapeTimedOut, "timed out (limit 2s)", "--scrape-timeout"},
 			{stats.ScrapeNotConnected, "the connection failed", "network policies"},
@@ -81,7 +81,7 @@ func TestProblemUnreadAdvicePerError(t *testing.T) {
 			h.fleet.Diagnostics.SetFailedScrapes(nil)
 			h.setFailedScrapes(generate, 5, c.why, 3)
 			h.tick()
-			if p := h.problem(id); p.Detail != "backend/generate: "+c.says+": 3. Values that are known only from there are not shown." || !strings.Contains(p.Check, c.check) {
+			if p := h.problem(id); p.Detail != "backend/generate: "+c.text+": 3. Values that are known only from there are not shown." || !strings.Contains(p.Check, c.check) {
 				t.Errorf("%s: %q, %q", c.why, p.Detail, p.Check)
 			}
 		}

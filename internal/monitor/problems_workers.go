@@ -27,11 +27,11 @@ func silentMessage(m *Monitor, p *problem) message {
 	n := countWorkers(p.rows)
 	last := "No load has been received from " + ifElse(n == 1, "it", "them") + " yet"
 	if longest.OK {
-		last = "No load for " + formatDuration(longest.V)
+		last = "No load has been received for " + formatDuration(longest.V)
 	}
 	return message{
 		title:  p.workersOfEndpoint() + ifElse(n == 1, " is", " are") + " registered but silent",
-		detail: fmt.Sprintf("%s: %s. %s, but still registered%s.", p.endpoint, workerNames(p.rows), last, m.registryPhrase()),
+		detail: fmt.Sprintf("%s: %s. %s, but %s still registered%s.", p.endpoint, workerNames(p.rows), last, ifElse(n == 1, "it is", "they are"), m.registryPhrase()),
 		check: "does the process hang? If it had ended, its registration would be gone within half a minute. Read its log. Up to 0.5.1 check that it serves the endpoint load_metrics. " +
 			"If it stays silent, restart it.",
 	}

@@ -9,25 +9,25 @@ import (
 )
 
 // readyTimeout is how long the program waits for a missing input before it is ready without it. It
-// then serves what the other inputs report, and names the missing one: a program that a load
-// balancer leaves out serves nothing at all.
+// then serves what the other inputs report, and names the missing one. If it stayed unready, a load
+// balancer would send it no requests at all.
 const readyTimeout = 30 * time.Second
 
-// input is a source of what the program knows of the fleet.
+// input is a connection from which the program learns about the fleet.
 type input struct {
 	*stats.ConnState
 	missing []string // what is wrong with it; empty if it works
 }
 
-// inputs are the inputs in use. Once the registry is known, NATS counts only if the namespace uses
+// inputs returns the inputs in use. Once the registry is known, NATS counts only if the namespace uses
 // it.
 func inputs(f *fleet.Fleet) []input {
 	st := &f.Stats
-	newInput := func(l *stats.ConnState, missing string) input {
-		if l.Up() {
-			return input{l, nil}
+	newInput := func(c *stats.ConnState, missing string) input {
+		if c.Up() {
+			return input{c, nil}
 		}
-		return input{l, []string{missing}}
+		return input{c, []string{missing}}
 	}
 	all := []input{
 		newInput(&st.Etcd, "etcd is not connected"),
@@ -35,7 +35,7 @@ func inputs(f *fleet.Fleet) []input {
 		newInput(&st.Kubernetes, "the Kubernetes API cannot be read"),
 		newInput(&st.ZMQ, "no ZMQ publisher is connected"),
 	}
-	// A missing NATS is no problem until the registry shows that a worker uses it.
+	// It is no problem that NATS is not connected until the registry shows that a worker uses it.
 	if f.IsSynced() && !f.UsesNATS() || !f.IsSynced() && st.NATS.Disabled() {
 		return all
 	}

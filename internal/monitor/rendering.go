@@ -44,7 +44,7 @@ func (m *Monitor) RenderWorker(key string) ([]byte, bool) {
 	defer m.mu.Unlock()
 	m.refresh()
 	var d jsonWriter
-	found := m.writeWorkerOf(&d, key)
+	found := m.writeWorker(&d, key)
 	return d.b, found
 }
 

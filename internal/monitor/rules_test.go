@@ -54,7 +54,7 @@ func TestProblemSilentWithinTwoPolls(t *testing.T) {
 		h.expectWithin(2, id, true)
 		p := h.problem(id)
 		testutil.Equal(t, "workers", p.Workers, []string{"7587873822778080516"})
-		testutil.Equal(t, "detail", p.Detail, "backend/generate: 694d8b0a1f2c3d04. No load for 2 s, but still registered in etcd.")
+		testutil.Equal(t, "detail", p.Detail, "backend/generate: 694d8b0a1f2c3d04. No load has been received for 2 s, but it is still registered in etcd.")
 		h.setReplies(both...)
 		h.expectWithin(1, id, false)
 	})
@@ -69,19 +69,19 @@ func TestProblemSilentGivesTimeToStart(t *testing.T) {
 }
 
 func TestProblemSilentNeedsConnections(t *testing.T) {
-	for name, link := range map[string]func(*stats.Stats) *stats.ConnState{
+	for name, conn := range map[string]func(*stats.Stats) *stats.ConnState{
 		"NATS": func(s *stats.Stats) *stats.ConnState { return &s.NATS }, "etcd": func(s *stats.Stats) *stats.ConnState { return &s.Etcd },
 	} {
 		inBubble(t, func(h *harness) {
 			h.registerPolled(generate, 1)
 			h.setReplies(pollReply(generate, 1, 1, 0))
 			h.ticks(5 * time.Second)
-			link(&h.fleet.Stats).SetConnected(false)
+			conn(&h.fleet.Stats).SetConnected(false)
 			h.setReplies()
 			h.expectWithin(4, "connection:"+strings.ToLower(name), true) // counted from the first sample
 			h.expectStays(time.Minute, "silent:backend/generate", false)
 			testutil.Equal(t, "problems without "+name, h.raised(), []string{"connection:" + strings.ToLower(name)})
-			link(&h.fleet.Stats).SetConnected(true)
+			conn(&h.fleet.Stats).SetConnected(true)
 			h.setReplies(pollReply(generate, 1, 1, 0))
 			h.expectWithin(3, "connection:"+strings.ToLower(name), false)
 		})
@@ -299,9 +299,9 @@ func TestProblemHitsNeedsCollapse(t *testing.T) {
 		const id = "hits:backend/generate"
 		h.registerPolled(generate, 1, 2)
 		h.setReplies(pollReply(generate, 1, 1, 0), pollReply(generate, 2, 1, 0))
-		hit := func(d time.Duration, share float64) {
+		hit := func(d time.Duration, rate float64) {
 			for range d / time.Second {
-				h.fleet.RecordHit(1, 50, uint64(50*share))
+				h.fleet.RecordHit(1, 50, uint64(50*rate))
 				h.fleet.RecordHit(2, 50, 30)
 				h.tick()
 			}
@@ -350,7 +350,7 @@ func TestProblemHitsEndsAtNewBaseline(t *testing.T) {
 	})
 }
 
-// TestProblemKeepsIDAndStart: the web page identifies open cards by the id.
+// TestProblemKeepsIDAndStart checks what the web page relies on: it identifies open cards by the id.
 func TestProblemKeepsIDAndStart(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPolled(generate, 1, 2, 3)
@@ -370,9 +370,9 @@ func TestProblemKeepsIDAndStart(t *testing.T) {
 
 func TestRulesAreComplete(t *testing.T) {
 	seen := make(map[string]bool)
-	check := func(kind string, s severity, up, down float64, withdraw time.Duration, withMeasure, withWords, withOver bool) {
-		if seen[kind] || kind == "" || severityOrder[s] == 0 && s != severityBad || up < down || !withMeasure || !withWords || withOver != (up > down || withdraw > 0) {
-			t.Errorf("rule %q: %v %v %v %v, measure %v, message %v, ended message %v", kind, s, up, down, withdraw, withMeasure, withWords, withOver)
+	check := func(kind string, s severity, up, down float64, withdraw time.Duration, hasMeasure, hasMessage, hasEnded bool) {
+		if seen[kind] || kind == "" || severityOrder[s] == 0 && s != severityBad || up < down || !hasMeasure || !hasMessage || hasEnded != (up > down || withdraw > 0) {
+			t.Errorf("rule %q: %v %v %v %v, measure %v, message %v, ended message %v", kind, s, up, down, withdraw, hasMeasure, hasMessage, hasEnded)
 		}
 		seen[kind] = true
 	}
@@ -414,6 +414,6 @@ func TestTextFormatting(t *testing.T) {
 		Command("metrics", "a b", fleet.Endpoint{Component: "c's"}): `metrics --namespace 'a b' --component 'c'\''s'`,
 		Quote("-x"): "'-x'",
 	} {
-		testutil.Equal(t, "words", got, want)
+		testutil.Equal(t, "text", got, want)
 	}
 }

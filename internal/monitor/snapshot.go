@@ -292,8 +292,8 @@ func (m *Monitor) writeHistory(d *jsonWriter) {
 	d.close('}')
 }
 
-// isEmpty reports whether there is no worker and none was lost lately. Then the web page shows
-// what the program looks for.
+// isEmpty reports whether there is no worker and none was lost lately. The web page then shows the
+// empty state.
 func (m *Monitor) isEmpty() bool {
 	lost := func(ep *endpointStats) bool { return ep.lostWorkers(m) > 0 }
 	return len(m.rows) == 0 && !slices.ContainsFunc(m.endpoints, lost)
@@ -332,8 +332,8 @@ func (m *Monitor) writeEmptyState(d *jsonWriter) {
 	d.close('}')
 }
 
-// disconnected returns the systems that workers would be found through and that are not
-// connected. NATS is among them even if no known worker uses it.
+// disconnected returns the systems that are not connected and through which workers would be
+// found. NATS is among them even if no known worker uses it.
 func (m *Monitor) disconnected() (all []systemStatus) {
 	s := m.stats()
 	if s.NATS.Used() && !s.NATS.Disabled() && !s.NATS.Up() {
