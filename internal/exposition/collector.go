@@ -35,7 +35,7 @@ type Collector struct {
 	descs map[string]*prometheus.Desc
 }
 
-// Metrics are all metrics that are served and pushed.
+// Metrics has all metrics that are served and pushed.
 type Metrics struct {
 	*prometheus.Registry                         // all metrics, for protobuf and for pushes
 	program                 *prometheus.Registry // all but the Fleet's metrics
@@ -64,7 +64,7 @@ func NewMetrics(c Collector, others ...prometheus.Collector) *Metrics {
 	m.formats[expfmt.TypeTextPlain] = newOutputFormat(func(to *bytes.Buffer) error { // faster, with the same output
 		t := texts.Get().(*textWriter)
 		defer texts.Put(t)
-		return t.writePage(to)
+		return t.writeAll(to)
 	})
 	return m
 }
@@ -85,7 +85,8 @@ type labelledFamily struct {
 	labels []string
 }
 
-// table is the whole metric table. The labels depend on whether several namespaces are watched.
+// table returns the whole metric table. The labels depend on whether several namespaces are
+// watched.
 func table(several bool) []labelledFamily {
 	ofEndpoint := []string{"component", "endpoint"}
 	if several {
@@ -126,7 +127,7 @@ func table(several bool) []labelledFamily {
 // HasLabel reports whether a pushed metric has a label of this name. Such a label cannot be part
 // of a grouping key.
 func HasLabel(name string) bool {
-	others := []string{"job", "quantile", "le"} // of the group itself, of go_* summaries and of histograms
+	others := []string{"job", "quantile", "le"} // labels of the group, of go_* summaries and of histograms
 	return slices.Contains(others, name) || slices.ContainsFunc(table(true), func(f labelledFamily) bool {
 		return slices.Contains(f.labels, name)
 	})
@@ -135,7 +136,7 @@ func HasLabel(name string) bool {
 // Names lists every metric of the table, sorted.
 func Names() []string { return slices.Sorted(maps.Keys(descriptions(false))) }
 
-// descriptions are the descriptions of the whole table, by name.
+// descriptions returns the descriptions of the whole table, by name.
 func descriptions(several bool) map[string]*prometheus.Desc {
 	descs := make(map[string]*prometheus.Desc)
 	for _, f := range table(several) {
@@ -172,7 +173,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// labelValues are the label values of an endpoint, followed by others.
+// labelValues returns the label values of an endpoint, followed by others.
 func labelValues(e fleet.Endpoint, others ...string) []string {
 	if e.Namespace == "" {
 		return append([]string{e.Component, e.Name}, others...)

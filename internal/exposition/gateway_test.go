@@ -72,7 +72,7 @@ func (g *fakeGateway) setAnswer(h http.HandlerFunc) {
 	g.answer = h
 }
 
-// requests are the requests since the last call.
+// requests returns the requests since the last call.
 func (g *fakeGateway) requests() []gatewayRequest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -81,7 +81,7 @@ func (g *fakeGateway) requests() []gatewayRequest {
 	return all
 }
 
-// summaries are the requests since the last call without their bodies.
+// summaries returns the requests since the last call, without their bodies.
 func (g *fakeGateway) summaries() []gatewayRequest {
 	all := g.requests()
 	for i := range all {
@@ -100,7 +100,7 @@ func status(code int, body string) http.HandlerFunc {
 // hang never responds.
 func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// pushTest is a running Push with its gateway.
+// pushTest has a running Push and its gateway.
 type pushTest struct {
 	gateway *fakeGateway
 	fleet   *fleet.Fleet
@@ -165,7 +165,8 @@ func (p *pushTest) wantCounts(t *testing.T, ok, failed uint64) {
 	testutil.Equal(t, "ok, failed pushes", [2]uint64{p.fleet.Stats.PushOK.Load(), p.fleet.Stats.PushError.Load()}, [2]uint64{ok, failed})
 }
 
-// wantLog compares the numbers of warnings, and of lines that pushing works again.
+// wantLog compares the number of warnings and the number of lines that say that pushing works
+// again.
 func (p *pushTest) wantLog(t *testing.T, failed, again int) {
 	t.Helper()
 	testutil.Equal(t, "warnings, and lines that pushing works again",
@@ -173,7 +174,7 @@ func (p *pushTest) wantLog(t *testing.T, failed, again int) {
 		[2]int{failed, again})
 }
 
-// lastSuccess is when the last push succeeded, since the start of the test.
+// lastSuccess returns when the last push succeeded, since the start of the test.
 func (p *pushTest) lastSuccess() time.Duration {
 	return time.Unix(0, p.fleet.Stats.LastPush.Load()).Sub(p.gateway.start)
 }

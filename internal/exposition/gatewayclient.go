@@ -63,11 +63,11 @@ func (c gatewayClient) Do(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// refusal is why a redirect is not followed, or empty if it is followed.
+// refusal returns why a redirect is not followed, or nothing if it is followed.
 func (c gatewayClient) refusal(next *http.Request, before []*http.Request) string {
 	switch {
 	case next.Method != before[0].Method:
-		// Most redirects turn a PUT into a GET. A login page that answers 200 is no successful push.
+		// Most redirects turn a PUT into a GET. A login page's 200 must not count as a successful push.
 		return "the push would become a " + next.Method
 	case c.gateway.User != nil && !sameOrigin(next.URL, c.gateway):
 		return "the user and password are only for " + c.gateway.Host

@@ -28,7 +28,7 @@ func metricsOf(f *fleet.Fleet) *Metrics {
 	return NewMetrics(Collector{Fleet: f, Build: build, Now: func() time.Time { return served }})
 }
 
-// replaced are captured bytes with old, which must be present, replaced by new.
+// replaced returns captured bytes with old replaced by new. The test fails if old is not in them.
 func replaced(t testing.TB, b []byte, old, new string) []byte {
 	t.Helper()
 	if !bytes.Contains(b, []byte(old)) {
@@ -37,8 +37,8 @@ func replaced(t testing.TB, b []byte, old, new string) []byte {
 	return bytes.ReplaceAll(b, []byte(old), []byte(new))
 }
 
-// metricsText is what /metrics serves of the fleet, as text. It is compared with what the client
-// library would write.
+// metricsText returns the fleet's metrics as text, as the handler serves them. It compares them with
+// what the client library would write.
 func metricsText(t testing.TB, f *fleet.Fleet) string {
 	t.Helper()
 	w := testutil.Get(t, metricsOf(f).Handler(slog.New(slog.DiscardHandler)), "/metrics")
@@ -47,12 +47,12 @@ func metricsText(t testing.TB, f *fleet.Fleet) string {
 	}
 	text := w.Body.String()
 	if diff := cmp.Diff(strings.Split(libraryText(t, metricsOf(f)), "\n"), strings.Split(text, "\n")); diff != "" {
-		t.Errorf("the text is not what the library writes (-library +ours):\n%s", diff)
+		t.Errorf("the metrics differ from what the client library writes (-library +ours):\n%s", diff)
 	}
 	return text
 }
 
-// libraryText is the metrics as text, written by the client library alone.
+// libraryText returns the metrics as text, written by the client library alone.
 func libraryText(t testing.TB, m prometheus.Gatherer) string {
 	t.Helper()
 	families, err := m.Gather()

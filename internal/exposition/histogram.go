@@ -42,8 +42,8 @@ func (m histogram) Write(out *dto.Metric) error {
 	return nil
 }
 
-// spans encodes the native buckets from the index first on. Runs are buckets without long gaps,
-// and each delta is the difference from the count before.
+// spans encodes counts, which are those of the native buckets from the index first on. A run is a
+// series of buckets without long gaps, and a delta is the difference from the count before.
 func spans(first int, counts []uint64) (runs []*dto.BucketSpan, deltas []int64) {
 	var before int64
 	next := 0 // index behind the last run

@@ -48,7 +48,7 @@ func newBus(t *testing.T, maxPayload int32) *bus {
 	return &bus{conn, events}
 }
 
-// published are the events, by subject, that a call publishes.
+// published returns the events, by subject, that a call publishes.
 func (b *bus) published(t *testing.T, publish func()) map[string]any {
 	t.Helper()
 	publish()
@@ -80,7 +80,7 @@ func decoded(t *testing.T, b []byte) (v any) {
 	return v
 }
 
-func TestL2CEqualsTheOriginals(t *testing.T) {
+func TestL2CEventMatchesOriginal(t *testing.T) {
 	b := newBus(t, 0)
 	log, logs := testutil.NewDebugLog()
 	l := &L2C{Fleet: fleettest.Original(t), Namespace: "dynamo", Conn: b.conn, Log: log}
@@ -153,7 +153,7 @@ func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 	testutil.Equal(t, "events", len(b.published(t, func() { l.Publish() })), 1)
 }
 
-func TestL2CSaysOnceThatItCannotPublish(t *testing.T) {
+func TestL2CLogsFailureOnce(t *testing.T) {
 	b := newBus(t, 0)
 	f := fleettest.Original(t)
 	log, logs := testutil.NewDebugLog()

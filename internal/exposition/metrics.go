@@ -10,10 +10,10 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// Handler serves the metrics endpoint, in the format that the client requests. OpenMetrics is not
-// offered: it would append _total to the names of the original's two counters. A standby leaves
-// out the Fleet's metrics, so that two instances in one scrape job do not double every sum;
-// /metrics?standby=1 includes them.
+// Handler returns the handler of the metrics endpoint, which serves the format that the client
+// requests. OpenMetrics is not among the formats, because it would append _total to the names of the
+// original's two counters. A standby leaves out the Fleet's metrics, so that two instances in one
+// scrape job do not double every sum. /metrics?standby=1 has them on a standby, too.
 func (m *Metrics) Handler(log *slog.Logger) http.Handler {
 	formats := expfmt.DefaultAcceptedFormats()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -68,8 +68,8 @@ func AcceptsGzip(h http.Header) bool {
 // qualityPattern matches a weight as in section 12.4.2 of RFC 9110.
 var qualityPattern = regexp.MustCompile(`^[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*$`)
 
-// quality is the weight in the parameters. It is 0 if it cannot be parsed: every client can read
-// an uncompressed response.
+// quality returns the weight in the parameters. It is 0 if it cannot be parsed, because every client
+// can read an uncompressed response.
 func quality(parameters string) float64 {
 	match := qualityPattern.FindStringSubmatch(parameters)
 	if match == nil {

@@ -17,12 +17,13 @@ const (
 	// that send requests and do not read, however many they are.
 	maxBuffers = 4
 
-	// While other clients wait for a buffer, a client may take this long to read one piece of
-	// its response, and all of it. Prometheus itself gives up after ten seconds.
+	// While other clients wait for a buffer, a client may take maxPieceTime to read one piece of
+	// its response, and MaxPageTime to read all of it. Prometheus itself gives up after ten
+	// seconds.
 	maxPieceTime, MaxPageTime = 2 * time.Second, 10 * time.Second
 	pieceSize                 = 64 << 10
 
-	// evictInterval is how often waiting clients check whether those times are over.
+	// evictInterval is how often a rendering that waits for a buffer checks those times.
 	evictInterval = 50 * time.Millisecond
 )
 
@@ -101,7 +102,7 @@ func (c *pageCache) render(f *outputFormat, rd *reader) *rendering {
 	return r
 }
 
-// join adds a reader to the next rendering, and returns whether the caller must render it.
+// join adds a reader to the next rendering, and reports whether the caller must render it.
 func (c *pageCache) join(f *outputFormat, rd *reader) (r *rendering, mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -149,7 +150,8 @@ func (c *pageCache) evictSlowReaders(r *rendering) (some bool) {
 	return some
 }
 
-// finish lets the readers have the rendering. If it panicked, the caller's own reader is released.
+// finish gives the rendering to its readers. If it panicked, finish releases the caller's own
+// reader.
 func (c *pageCache) finish(r *rendering, rd *reader) {
 	c.mu.Lock()
 	r.renderedAt = time.Now()

@@ -54,8 +54,8 @@ func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *stats.
 	p.finalPush(context.WithoutCancel(ctx))
 }
 
-// waitForPoll waits for the first poll, at most one interval. Before it there is nothing to push,
-// and a push would replace the group's metrics.
+// waitForPoll waits for the first poll, but no longer than one interval. Before the first poll there
+// is nothing to push, and a push would replace the group's metrics.
 func (p *pusher) waitForPoll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, p.gateway.Interval)
 	defer cancel()
@@ -79,7 +79,7 @@ type pusher struct {
 	failing bool
 }
 
-// push is one push. A program that is not the leader must not push to the group.
+// push pushes once, if this program is the leader. No other program may push to the group.
 func (p *pusher) push(ctx context.Context) {
 	if !p.stats.ActsAsLeader.Load() {
 		return
@@ -88,15 +88,15 @@ func (p *pusher) push(ctx context.Context) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer cancel()
-	watching.Go(func() { // once this program does not lead, another may push
+	watching.Go(func() { // once this program no longer leads, another may push
 		p.stats.ActsAsLeader.Wait(ctx, false)
 		cancel()
 	})
 	err := p.put(ctx)
 	switch {
-	// Ctx.Err, because context.Cause is the signal or the error that ends the program.
+	// This compares ctx.Err(), because context.Cause is the signal or the error that ends the program.
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
-		return // not the gateway's fault; the last push follows, or another program's
+		return // not the gateway's fault; the final push follows, or another program pushes
 	case err != nil && !p.failing:
 		p.log.Warn("Failed to push metrics to Pushgateway; trying again at every interval", "error", err)
 	case err == nil && p.failing:

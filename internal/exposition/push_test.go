@@ -94,11 +94,11 @@ func TestPushNamesTheGroup(t *testing.T) {
 }
 
 func TestPushNeverLogsThePassword(t *testing.T) {
-	for _, trouble := range []http.HandlerFunc{nil, status(http.StatusUnauthorized, "who are you?"), hang} {
+	for _, answer := range []http.HandlerFunc{nil, status(http.StatusUnauthorized, "who are you?"), hang} {
 		withPush(t, func(g *Gateway) { g.URL.User, g.DeleteOnExit = url.UserPassword("dynamo", "hunter2"), true }, func(t *testing.T, p *pushTest) {
-			p.gateway.setAnswer(trouble)
+			p.gateway.setAnswer(answer)
 			testutil.Advance(30 * time.Second)
-			p.gateway.Close() // now connections are refused
+			p.gateway.Close() // from now on connections are refused
 			testutil.Advance(30 * time.Second)
 			p.stop()
 			for _, r := range p.gateway.requests() {

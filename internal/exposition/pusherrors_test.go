@@ -53,7 +53,7 @@ func TestPushLastSuccessIsAbsentAtFirst(t *testing.T) {
 		f := fleettest.Original(t)
 		testutil.Equal(t, "last push", f.Stats.LastPush.Load(), 0)
 		if strings.Contains(metricsText(t, f), "push_last_success") {
-			t.Error("the metrics have the time of a success that never was")
+			t.Error("the metrics have the time of a push, although none has succeeded")
 		}
 	})
 }
@@ -73,7 +73,7 @@ func TestPushLimitsResponseSize(t *testing.T) {
 				testutil.Advance(30 * time.Second)
 				warnings := p.log.Lines("level=WARN")
 				if name == "long" && (len(warnings) != 1 || strings.Count(warnings[0], "no ") < 1365) {
-					t.Errorf("%d warnings, of less than 4 KiB", len(warnings))
+					t.Errorf("%d warnings: %q, want one with 4 KiB of the response", len(warnings), warnings)
 				}
 				if len(warnings) != 1 || len(warnings[0]) > 4096+512 || !strings.Contains(warnings[0], "500") {
 					t.Errorf("%d warnings, the first of %d bytes, want one of at most 4,608", len(warnings), len(strings.Join(warnings, "")))
@@ -184,7 +184,7 @@ func TestPushStopsWhenLeadershipEnds(t *testing.T) {
 		begin := time.Now()
 		p.fleet.Stats.ActsAsLeader.StoreFor(3*time.Second, begin) // the push begins in a second
 		testutil.Advance(10 * time.Second)
-		testutil.Equal(t, "requests", len(p.gateway.requests()), 2) // and the first, which was answered
+		testutil.Equal(t, "requests", len(p.gateway.requests()), 2) // with the first push, which succeeded
 		if after := cut.Sub(begin); after < 3*time.Second || after > 3*time.Second+100*time.Millisecond {
 			t.Errorf("the push was canceled after %v, want 3 s", after)
 		}

@@ -15,8 +15,8 @@ import (
 // redirectRequest is one request to a host.
 type redirectRequest struct{ Method, Host, Path, Password, Cookie, Referer string }
 
-// redirectTo lets the gateway answer each request with this status and location, except on /new.
-// Since returns the requests since its last call.
+// redirectTo makes the gateway redirect each request with this status to this location, except
+// requests for /new. The function that it returns gives the requests since its last call.
 func (p *pushTest) redirectTo(code int, to string) (since func() []redirectRequest) {
 	var mu sync.Mutex
 	var all []redirectRequest

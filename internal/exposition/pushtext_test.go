@@ -80,7 +80,7 @@ func TestPushBodyIsTheWholeText(t *testing.T) {
 		body := string(p.gateway.requests()[0].Body)
 		p.fleet.Stats.PushOK.Store(0) // as when the body was written
 		p.fleet.Stats.LastPush.Store(0)
-		testutil.Equal(t, "what was pushed", strings.Split(body, "\n"), strings.Split(metricsText(t, p.fleet), "\n"))
+		testutil.Equal(t, "pushed text", strings.Split(body, "\n"), strings.Split(metricsText(t, p.fleet), "\n"))
 		read := make(map[string]*dto.MetricFamily)
 		for _, family := range testutil.Families(t, strings.NewReader(body), expfmt.NewFormat(expfmt.TypeTextPlain)) {
 			read[family.GetName()] = family

@@ -1,5 +1,5 @@
-// Package exposition writes metrics: the metrics endpoint, pushes to a Pushgateway, and l2c events on
-// NATS. All of it reads a Snapshot of the Fleet.
+// Package exposition writes metrics: for the metrics endpoint, for a Pushgateway, and as l2c events
+// on NATS. All of it reads a Snapshot of the Fleet.
 package exposition
 
 import (
@@ -16,7 +16,7 @@ import (
 
 type optFloat = fleet.Opt[float64]
 
-// namespaceLabel is a label of every series of the Fleet if several namespaces are watched. If
+// namespaceLabel is a label of every series of the Fleet if several namespaces are watched. If only
 // one is, the labels are the original's.
 const namespaceLabel = "dynamo_namespace"
 
@@ -280,7 +280,7 @@ var (
 // subscribed has the labels subject and need.
 var subscribed = gauge("dynamo_metrics_subscribed", "Whether NATS permits the program to subscribe to a subject, or to publish on it")
 
-// needOf is the value of the label need.
+// needOf returns the value of the label need.
 func needOf(s fleet.Subject) string {
 	if s.Required {
 		return "required"
@@ -302,7 +302,8 @@ func count(n fleet.Opt[uint64], shown bool) optFloat {
 	return optFloat{V: float64(n.V), OK: n.OK && shown}
 }
 
-// passValue is a value of the forward passes, absent before the first pass.
+// passValue returns a function that reads a value of the forward passes. The value is absent before
+// the first pass.
 func passValue(value func(*fleet.Passes) uint64) func(*fleet.WorkerState) optFloat {
 	return func(w *fleet.WorkerState) optFloat {
 		return optFloat{V: float64(value(&w.Passes.V)), OK: w.Passes.OK}
@@ -324,7 +325,7 @@ func boolValue(b bool) float64 {
 	return 0
 }
 
-// perConnection has a point for each connection in use.
+// perConnection returns a point for each connection in use.
 func perConnection(t *stats.Stats, value func(*stats.ConnState) float64) (ps []point) {
 	for _, l := range t.Connections() {
 		if l.Used() && !l.Disabled() {
@@ -346,7 +347,7 @@ func rejected(t *stats.Stats) []point {
 	var ps []point
 	for _, k := range stats.Kinds() {
 		for _, r := range stats.Reasons() {
-			// Most pairs cannot occur. The others appear with their first case.
+			// Most pairs cannot occur. The others have a series from their first case on.
 			if n := t.Rejected(k, r); n > 0 {
 				ps = append(ps, point{float64(n), []string{k.String(), r.String()}})
 			}

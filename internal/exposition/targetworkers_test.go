@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The workers at the flags' target are counted whatever they report, so that an alert can detect
-// that there never was one.
+// The workers at the flags' target are counted whether they report or not, so that an alert can
+// detect that there never was one.
 func TestMetricsTargetWorkers(t *testing.T) {
 	generate, clear := fleet.Endpoint{Component: "backend", Name: "generate"}, fleet.Endpoint{Component: "backend", Name: "clear"}
 	elsewhere := fleet.Endpoint{Component: "prefill", Name: "generate"}

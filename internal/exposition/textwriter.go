@@ -39,8 +39,8 @@ type series struct {
 	value  float64
 }
 
-// writePage writes all metrics.
-func (t *textWriter) writePage(to *bytes.Buffer) error {
+// writeAll writes all metrics.
+func (t *textWriter) writeAll(to *bytes.Buffer) error {
 	others, err := t.rest.Gather() // sorted by name
 	if err != nil {
 		return err
@@ -168,7 +168,8 @@ func (t *textWriter) states(b []byte, name string) []byte {
 	return b
 }
 
-// ranks are sorted by component, dp_rank, namespace, endpoint and worker_id.
+// ranks appends the series of ranks, sorted by component, dp_rank, namespace, endpoint and
+// worker_id.
 func (t *textWriter) ranks(b []byte, name string, value func(fleet.RankState) optFloat) []byte {
 	t.series = t.series[:0]
 	for i := range t.snapshot.Workers {
@@ -195,7 +196,7 @@ func (t *textWriter) ranks(b []byte, name string, value func(fleet.RankState) op
 	return b
 }
 
-// infos are sorted by model and source before worker_id.
+// infos appends the series of workerInfo. Model and source sort before worker_id.
 func (t *textWriter) infos(b []byte, name string) []byte {
 	t.eachEndpoint(func(e *fleet.EndpointState, rows []fleet.WorkerState) {
 		t.info = t.info[:0]
