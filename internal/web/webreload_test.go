@@ -23,7 +23,7 @@ func TestWebConfigReloadOtherUsers(t *testing.T) {
 		s.wantStatus(200, "another")
 		s.reload("basic_auth_users:\n  other: $other\n")
 		s.wantStatus(401, "another")
-		testutil.Equal(t, "lines that it was loaded", len(s.logs.Lines("level=INFO", "Loaded the changed web configuration")), 2)
+		testutil.Equal(t, "lines that say that the file was loaded", len(s.logs.Lines("level=INFO", "Loaded the changed web configuration")), 2)
 		s.wantProblem("")
 	})
 }
@@ -142,7 +142,7 @@ func TestWebConfigReloadRenewedCertificate(t *testing.T) {
 	})
 }
 
-// server is the server's certificate.
+// server returns the server's certificate.
 func (s *webConfigTest) server() *x509.Certificate {
 	pair, err := tls.LoadX509KeyPair(s.ca.File("server.crt"), s.ca.File("server.key"))
 	if err != nil {
