@@ -137,7 +137,7 @@ func TestWebPageProblemThatIsOverIsReported(t *testing.T) {
 	env.startWorker("backend", workerID(0), 40)
 	env.startWorker("backend", workerID(1), 40)
 	b := env.openPage("#problem=silent:backend/generate")
-	b.waitForText("#shown", "2 of 2 workers shown: their problem is over")
+	b.waitForText("#shown", "2 of 2 workers shown: their problem has ended")
 	b.click("#clear")
 	b.waitForFragment("")
 	b.waitFor("document.querySelector('#shown').innerText === ''")

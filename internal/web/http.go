@@ -15,12 +15,12 @@ import (
 // drainTimeout is how long Serve waits for requests in progress when it ends.
 const drainTimeout = time.Second
 
-// StallTimeout is how long an HTTP/2 connection may accept not a single byte. In HTTP/2 a request's
-// write deadline does not end a write that is stuck. The library checks at this interval, so the
-// actual time may be up to twice as long.
+// StallTimeout is how long an HTTP/2 connection may go without accepting a byte. In HTTP/2 a
+// request's write deadline does not end a write that is stuck. The library checks at this interval,
+// so the actual time may be up to twice as long.
 const StallTimeout = 3 * time.Second
 
-// The limits for a client's connection.
+// The limits of one connection.
 const (
 	headerTimeout   = 5 * time.Second
 	requestTimeout  = 10 * time.Second // includes the headers
@@ -29,8 +29,8 @@ const (
 	maxHeaders      = 64 << 10         // bytes; the library adds 4 KiB
 )
 
-// Serve serves HTTP on l until ctx ends, then lets requests in progress finish. Config is what
-// clients must meet; nil means that there are no requirements.
+// Serve serves HTTP on l until ctx ends, then lets requests in progress finish. config has the
+// requirements that clients must meet. It is nil if there are none.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfig, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           h,

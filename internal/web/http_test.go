@@ -22,12 +22,12 @@ import (
 
 var paths = []string{"/metrics", "/", "/-/healthy", "/live", "/-/ready", "/health"}
 
-// readyFleet is originalFleet, connected and polled.
+// readyFleet returns fleettest.Original, connected and polled.
 func readyFleet(t *testing.T) *fleet.Fleet {
 	f := fleettest.Original(t)
-	for _, l := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.Etcd} {
-		l.MarkUsed()
-		l.SetConnected(true)
+	for _, c := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.Etcd} {
+		c.MarkUsed()
+		c.SetConnected(true)
 	}
 	f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
 	return f
@@ -102,7 +102,7 @@ func TestHandlerMetricsNeverOpenMetrics(t *testing.T) {
 func TestHandlerMetricsGzip(t *testing.T) {
 	f := fleettest.Original(t)
 	plain := testutil.Get(t, handler(f), "/metrics")
-	testutil.Equal(t, "encoding without a request for it", plain.Header().Get("Content-Encoding"), "")
+	testutil.Equal(t, "encoding without Accept-Encoding", plain.Header().Get("Content-Encoding"), "")
 	w := testutil.Get(t, handler(f), "/metrics", "Accept-Encoding", "gzip")
 	testutil.Equal(t, "encoding", w.Header().Get("Content-Encoding"), "gzip")
 	z, err := gzip.NewReader(w.Body)
@@ -168,7 +168,7 @@ type collectorFunc func(chan<- prometheus.Metric)
 func (collectorFunc) Describe(chan<- *prometheus.Desc)      {}
 func (f collectorFunc) Collect(ch chan<- prometheus.Metric) { f(ch) }
 
-// This test is for the race detector.
+// TestHandlerServesManyAtOnce is a test for the race detector.
 func TestHandlerServesManyAtOnce(t *testing.T) {
 	f := readyFleet(t)
 	h := handler(f)

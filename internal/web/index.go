@@ -68,8 +68,8 @@ func indexHandler(f *fleet.Fleet, namespace string, sample func() monitor.Sample
 	})
 }
 
-// scriptModules are the scripts that main.js imports. The page names them, so that a browser loads
-// them at once instead of one after the other.
+// scriptModules returns the scripts that main.js imports. The web page names them, so that a browser
+// loads all of them at once instead of one after the other.
 func scriptModules() (names []string) {
 	entries, _ := assetFiles.ReadDir("page") // embedded
 	for _, e := range entries {

@@ -75,8 +75,8 @@ func TestIndexNamesAllFiles(t *testing.T) {
 			}
 		}
 	}
-	testutil.Equal(t, "files named", len(files) > 10, true)
-	testutil.Equal(t, "another file", testutil.Get(t, h, "/page/index.html").Code, http.StatusNotFound)
+	testutil.Equal(t, "whether many files are named", len(files) > 10, true)
+	testutil.Equal(t, "status of a file that is not served", testutil.Get(t, h, "/page/index.html").Code, http.StatusNotFound)
 }
 
 func TestIndexWithoutScript(t *testing.T) {
@@ -127,7 +127,7 @@ func TestIndexLinksWork(t *testing.T) {
 	}
 }
 
-// withoutScript is the part of the page for browsers without JavaScript.
+// withoutScript returns the part of the page for browsers without JavaScript.
 func withoutScript(t *testing.T, h http.Handler) string {
 	t.Helper()
 	_, rest, _ := strings.Cut(testutil.Get(t, h, "/").Body.String(), "<noscript>\n")

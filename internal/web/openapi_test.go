@@ -213,10 +213,10 @@ func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
 		h.ticks(20 * time.Second)
 		d.check("Snapshot", h.request("GET", "/api/v1/fleet").Body.Bytes())
 	})
-	testutil.Equal(t, "described, and in no answer", d.unseen(), nil)
+	testutil.Equal(t, "fields that are described and in no response", d.unseen(), nil)
 }
 
-// targetsPath is described, and its parameters are not checked.
+// targetsPath is the one path that is described although its parameters are not checked.
 const targetsPath = "/api/v1/targets"
 
 func TestOpenAPIDescribesEveryPath(t *testing.T) {
@@ -258,7 +258,7 @@ func TestOpenAPIDescribesEveryPath(t *testing.T) {
 	})
 }
 
-// TestOpenAPIListsEveryProblemKind and no other kind.
+// TestOpenAPIListsEveryProblemKind also checks that no other kind is listed.
 func TestOpenAPIListsEveryProblemKind(t *testing.T) {
 	kinds := monitor.ProblemKinds()
 	var described []string

@@ -73,7 +73,7 @@ func TestPageCacheBoundsStalledClients(t *testing.T) {
 					t.Errorf("%d scrapes were cut off, want some of %d", n, clients)
 				}
 				testutil.Advance(31 * time.Second)
-				testutil.Equal(t, "buffers in use when all have been cut off", m.PagesInUse(), 0)
+				testutil.Equal(t, "renderings in use when all clients have been cut off", m.PagesInUse(), 0)
 			})
 		})
 	}
@@ -96,7 +96,7 @@ func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 		}
 		alone := slow()
 		testutil.Advance(20 * time.Second)
-		testutil.Equal(t, "end of the response without other clients", all(alone), "0\r\n\r\n")
+		testutil.Equal(t, "end of the response to a client alone", all(alone), "0\r\n\r\n")
 		testutil.Equal(t, "cut off", f.Stats.SlowScrapesCut.Load(), 0)
 
 		var some []net.Conn
@@ -105,7 +105,7 @@ func TestPageCacheEvictsOnlyIfOthersWait(t *testing.T) {
 		}
 		testutil.Advance(1999 * time.Millisecond)
 		another := slow()
-		testutil.Equal(t, "cut off within two seconds", f.Stats.SlowScrapesCut.Load(), 0)
+		testutil.Equal(t, "cut off before two seconds", f.Stats.SlowScrapesCut.Load(), 0)
 		testutil.Advance(50 * time.Millisecond)
 		testutil.Equal(t, "cut off after two seconds", f.Stats.SlowScrapesCut.Load(), 1)
 		if all(some[0]) == "0\r\n\r\n" {
@@ -141,7 +141,7 @@ func TestPageCacheSteadyReaderHasTenSeconds(t *testing.T) {
 			testutil.Advance(time.Second)
 		}
 		testutil.Advance(50 * time.Millisecond)
-		testutil.Equal(t, "cut off after ten seconds", f.Stats.SlowScrapesCut.Load(), 1)
+		testutil.Equal(t, "cut off when a client has waited for ten seconds", f.Stats.SlowScrapesCut.Load(), 1)
 	})
 }
 
@@ -177,19 +177,19 @@ func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 				f := fleettest.Full(10_000) // more than the flow control window of a stream
 				m := metricsOf(f)
 				certFile, keyFile, trust := certificate(t)
-				wire := memnet.New()
+				server := memnet.New()
 				ctx, stop := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
 				config, err := ReadWebConfig(webConfig(t, "tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+"}"))
 				testutil.NoError(t, err)
 				go func() {
-					ended <- Serve(ctx, wire, handlerWith(f, func(o *Options) { o.Metrics = m }), config, slog.New(slog.DiscardHandler))
+					ended <- Serve(ctx, server, handlerWith(f, func(o *Options) { o.Metrics = m }), config, slog.New(slog.DiscardHandler))
 				}()
 				client := func() (*http.Client, chan struct{}) {
 					closed := make(chan struct{})
 					transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust, ServerName: "127.0.0.1"}, ForceAttemptHTTP2: true, DisableCompression: true,
 						DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-							c, err := wire.Dial(ctx, network, address)
+							c, err := server.Dial(ctx, network, address)
 							return &gatedConn{c, closed, t.Context()}, err
 						}}
 					t.Cleanup(transport.CloseIdleConnections)
@@ -197,15 +197,15 @@ func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 				}
 				for range 8 {
 					c, closed := client()
-					requested, cancel := context.WithCancel(t.Context())
+					ctx, cancel := context.WithCancel(t.Context())
 					t.Cleanup(cancel)
 					go func() {
-						r, _ := http.NewRequestWithContext(requested, "GET", "https://metrics/metrics", nil)
+						r, _ := http.NewRequestWithContext(ctx, "GET", "https://metrics/metrics", nil)
 						if resp, err := c.Do(r); err == nil {
 							if stallsConnection {
 								close(closed)
 							}
-							<-requested.Done()
+							<-ctx.Done()
 							resp.Body.Close()
 						}
 					}()
@@ -222,7 +222,7 @@ func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 	}
 }
 
-// gatedConn is a connection that reads nothing once closed is closed.
+// gatedConn is a connection that reads nothing once its channel is closed.
 type gatedConn struct {
 	net.Conn
 	closed chan struct{}

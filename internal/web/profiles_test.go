@@ -64,5 +64,5 @@ func TestProfilesNeedPassword(t *testing.T) {
 	testutil.Equal(t, "without a password", status, http.StatusUnauthorized)
 	r.SetBasicAuth("dynamo", "secret")
 	status, _ = fetch(t, client, r)
-	testutil.Equal(t, "with it", status, http.StatusOK)
+	testutil.Equal(t, "with a password", status, http.StatusOK)
 }

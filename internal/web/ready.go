@@ -9,8 +9,8 @@ import (
 	"dynamo-metrics/internal/monitor"
 )
 
-// serveReady answers a readiness probe. With ?strict=true the program is ready only if no input is
-// missing.
+// serveReady answers a readiness probe. With ?strict=true the program is not ready while any input
+// is missing.
 func (s *server) serveReady(w http.ResponseWriter, r *http.Request) {
 	strict := false
 	if given := r.URL.Query().Get("strict"); given != "" {
@@ -21,8 +21,8 @@ func (s *server) serveReady(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	missing := monitor.Missing(s.o.Fleet)
-	switch isReady := monitor.Ready(s.o.Fleet); {
-	case !isReady || strict && len(missing) > 0:
+	switch ready := monitor.Ready(s.o.Fleet); {
+	case !ready || strict && len(missing) > 0:
 		http.Error(w, "not ready: "+strings.Join(missing, ", "), http.StatusServiceUnavailable)
 	case len(missing) > 0:
 		fmt.Fprintln(w, "ready, but: "+strings.Join(missing, ", "))

@@ -12,10 +12,10 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// probe compares the responses of the readiness probe, without and with strict.
-func probe(t *testing.T, h http.Handler, lax, strict string) {
+// probe compares the responses to readiness probes, without and with strict.
+func probe(t *testing.T, h http.Handler, plain, strict string) {
 	t.Helper()
-	for query, want := range map[string]string{"": lax, "?strict=false": lax, "?strict=true": strict} {
+	for query, want := range map[string]string{"": plain, "?strict=false": plain, "?strict=true": strict} {
 		code := http.StatusOK
 		if len(want) >= 9 && want[:9] == "not ready" {
 			code = http.StatusServiceUnavailable
@@ -35,26 +35,26 @@ func TestReadyAtTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleettest.New(fleet.Target(fleettest.LoadMetrics), true)
 		h := handler(f)
-		not := func(what string) {
+		notReady := func(missing string) {
 			t.Helper()
-			probe(t, h, "not ready: "+what, "not ready: "+what)
+			probe(t, h, "not ready: "+missing, "not ready: "+missing)
 		}
 		st := &f.Stats
 		st.Etcd.MarkUsed()
 		st.NATS.MarkUsed()
 		st.ZMQ.MarkUsed()
-		not("etcd is not connected, no ZMQ publisher is connected")
+		notReady("etcd is not connected, no ZMQ publisher is connected")
 		st.ZMQ.SetConnected(true)
-		not("etcd is not connected")
-		// NATS counts as an input once a worker is polled.
+		notReady("etcd is not connected")
+		// NATS counts as an input as soon as there is a worker that is polled.
 		f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
-		not("etcd is not connected, NATS is not connected, no poll has completed yet")
+		notReady("etcd is not connected, NATS is not connected, no poll has completed yet")
 		st.Etcd.SetConnected(true)
-		not("NATS is not connected, no poll has completed yet")
+		notReady("NATS is not connected, no poll has completed yet")
 		st.NATS.SetConnected(true)
-		not("no poll has completed yet")
+		notReady("no poll has completed yet")
 		st.RecordPoll(stats.PollError, 0)
-		not("no poll has completed yet")
+		notReady("no poll has completed yet")
 		st.RecordPoll(stats.PollEmpty, time.Second)
 		probe(t, h, "ready", "ready")
 	})
@@ -77,8 +77,8 @@ func TestReadyAtTheStart(t *testing.T) {
 // An input that stays missing does not hide what the other inputs report.
 func TestReadyAfterWaitingForInput(t *testing.T) {
 	for name, c := range map[string]struct {
-		use  func(f *fleet.Fleet)
-		away string
+		use     func(f *fleet.Fleet)
+		missing string
 	}{
 		"nats": {func(f *fleet.Fleet) {
 			f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true})
@@ -100,9 +100,9 @@ func TestReadyAfterWaitingForInput(t *testing.T) {
 				h := handler(f)
 				c.use(f)
 				time.Sleep(30*time.Second - 1)
-				probe(t, h, "not ready: "+c.away, "not ready: "+c.away)
+				probe(t, h, "not ready: "+c.missing, "not ready: "+c.missing)
 				time.Sleep(time.Nanosecond)
-				probe(t, h, "ready, but: "+c.away, "not ready: "+c.away)
+				probe(t, h, "ready, but: "+c.missing, "not ready: "+c.missing)
 			})
 		})
 	}
@@ -128,8 +128,8 @@ func TestReadyStaysReady(t *testing.T) {
 	})
 }
 
-// The program is not ready before the registry is known, however long that takes: it would look as
-// if there were no workers.
+// The program is not ready before it has read the registry, however long that takes, because it
+// would look as if there were no workers.
 func TestReadyNeedsTheRegistry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target(fleettest.LoadMetrics), 1000, true)

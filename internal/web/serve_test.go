@@ -88,7 +88,7 @@ func TestServeAnswersUntilStopped(t *testing.T) {
 		body, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		testutil.NoError(t, err)
-		testutil.Equal(t, "answer", string(body), "ready\n")
+		testutil.Equal(t, "response", string(body), "ready\n")
 		s.wantEnd(t, 0, 500*time.Millisecond) // an idle connection does not delay the end
 		if _, err := s.client.Get("http://metrics/-/ready"); err == nil {
 			t.Error("the server still responds after its end")
@@ -115,7 +115,7 @@ func TestServeFinishesRequests(t *testing.T) {
 		}()
 		synctest.Wait()
 		s.wantEnd(t, 500*time.Millisecond, time.Second)
-		testutil.Equal(t, "answer", <-answer, "done")
+		testutil.Equal(t, "response", <-answer, "done")
 	})
 }
 
@@ -178,7 +178,7 @@ func TestServeCutsOffClientsThatDoNotRead(t *testing.T) {
 		"/metrics": 30 * time.Second, "/metrics?standby=1": 30 * time.Second, "/": 30 * time.Second, "/page/main.js": 30 * time.Second,
 		"/-/ready": 30 * time.Second, "/debug/pprof/": 30 * time.Second, "/api/v1/targets": 10 * time.Second,
 	} {
-		// read is how many bytes a client gets that begins to read after a time.
+		// read returns how many bytes a client gets if it begins to read after this time.
 		read := func(when time.Duration) (n int64) {
 			synctest.Test(t, func(t *testing.T) {
 				f := readyFleet(t)
@@ -213,7 +213,7 @@ func TestServeLimitsHeaders(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			testutil.Equal(t, fmt.Sprint("answer to ", size, " bytes of headers"), line, want)
+			testutil.Equal(t, fmt.Sprint("response to ", size, " bytes of headers"), line, want)
 		})
 	}
 }
@@ -234,8 +234,8 @@ func TestServeStoppedEarlyClosesListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		stop()
-		p := memnet.New()
-		testutil.NoError(t, Serve(ctx, p, http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler)))
-		<-p.Closed
+		network := memnet.New()
+		testutil.NoError(t, Serve(ctx, network, http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler)))
+		<-network.Closed
 	})
 }

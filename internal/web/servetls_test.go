@@ -36,7 +36,8 @@ func writeFile(t *testing.T, path string, content []byte) {
 	}
 }
 
-// certificate is a new self-signed certificate for 127.0.0.1, and a pool that trusts it.
+// certificate makes a self-signed certificate for 127.0.0.1, and returns it with a pool that trusts
+// it.
 func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -127,7 +128,7 @@ func TestServeOnAPort(t *testing.T) {
 	status, body := fetch(t, client, request(t, "http://"+addr+"/-/ready"))
 	testutil.Equal(t, "status", status, http.StatusOK)
 	testutil.Equal(t, "body", body, "ready\n")
-	// Disabled TLS is not logged.
+	// The log need not say that TLS is off, because that is the default.
 	testutil.Equal(t, "lines of the log", len(logs.Lines("TLS")), 0)
 }
 

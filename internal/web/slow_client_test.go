@@ -23,7 +23,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// readBehaviours are what a client does with the body of a stream, until ctx ends or reading
+// readBehaviours has the ways in which clients read the body of a stream, until ctx ends or reading
 // fails.
 var readBehaviours = map[string]struct {
 	read   func(ctx context.Context, body io.Reader) error
@@ -37,7 +37,7 @@ var readBehaviours = map[string]struct {
 			}
 		}
 	}, true},
-	"reads slowly": {func(ctx context.Context, body io.Reader) error { // it takes some seconds for a snapshot
+	"reads slowly": {func(ctx context.Context, body io.Reader) error { // a snapshot takes some seconds
 		for b := make([]byte, 8<<10); ; time.Sleep(time.Second) {
 			if _, err := io.ReadFull(body, b); err != nil || ctx.Err() != nil {
 				return err
@@ -118,7 +118,7 @@ func TestAPICutsOffSlowClients(t *testing.T) {
 			start := time.Now()
 			rest, err := io.ReadAll(c)
 			if took := time.Since(start); took > 0 || err != nil || strings.HasSuffix(string(rest), "0\r\n\r\n") {
-				t.Errorf("%s: %d bytes more and %v after ten seconds, and %v until the end", path, len(rest), err, took)
+				t.Errorf("%s: after ten seconds the response has %d bytes more, ends %v later with the error %v, and looks complete or is not cut off", path, len(rest), took, err)
 			}
 		})
 	}
@@ -135,7 +135,7 @@ func TestStreamEndsWithinCloseTimeout(t *testing.T) {
 			s.stop()
 			<-s.ended
 			if took := time.Since(start); took < 500*time.Millisecond || took >= time.Second { // the server polls for open connections
-				s.t.Errorf("the end took %v", took)
+				s.t.Errorf("the shutdown took %v, want half a second", took)
 			}
 		})
 	}
@@ -162,20 +162,21 @@ func (c *stalledConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestStreamCutsOffStalledHTTP2Connection: the connection may end before its streams would.
+// TestStreamCutsOffStalledHTTP2Connection checks that a stream is counted as cut off if its
+// connection is ended before the stream's own deadline.
 func TestStreamCutsOffStalledHTTP2Connection(t *testing.T) {
 	inBubbleWithServerConfig(t, newTLSConfig, func(s *streamServer) {
-		t, deaf := s.t, make(chan struct{})
+		t, stalled := s.t, make(chan struct{})
 		client := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				c, err := s.network.Dial(ctx, network, address)
-				return &stalledConn{c, deaf, make(chan struct{})}, err
+				return &stalledConn{c, stalled, make(chan struct{})}, err
 			}}}
 		resp, err := client.Get("https://127.0.0.1/events")
 		if err != nil {
 			t.Fatal(err)
 		}
-		close(deaf)
+		close(stalled)
 		time.Sleep(15 * time.Second)
 		testutil.Equal(t, "open streams, and those that were cut off", [2]int64{s.fleet.Stats.Streams.Load(), int64(s.fleet.Stats.StreamsCutOff.Load())}, [2]int64{0, 1})
 		resp.Body.Close()
@@ -185,13 +186,13 @@ func TestStreamCutsOffStalledHTTP2Connection(t *testing.T) {
 
 // serveTCP serves a fleet on a TCP port, as the program does, until the test ends. It returns the
 // accepted connections.
-func serveTCP(t *testing.T) (address string, accepted chan net.Conn, st *stats.Stats) {
+func serveTCP(t *testing.T) (address string, accepted chan net.Conn, counters *stats.Stats) {
 	t.Helper()
 	f := fleet.New(fleet.Target{}, 10_000, true)
 	f.Advance(time.Now())
 	f.Sync(fleet.Listing{})
-	g := monitor.New(monitorOptions(f))
-	h := Handler(Options{Fleet: f, Namespaces: "dynamo", Monitor: g, Metrics: metricsOf(f), Log: slog.New(slog.DiscardHandler)})
+	m := monitor.New(monitorOptions(f))
+	h := Handler(Options{Fleet: f, Namespaces: "dynamo", Monitor: m, Metrics: metricsOf(f), Log: slog.New(slog.DiscardHandler)})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -199,7 +200,7 @@ func serveTCP(t *testing.T) (address string, accepted chan net.Conn, st *stats.S
 	ctx, stop := context.WithCancel(t.Context())
 	accepted = make(chan net.Conn, 10)
 	var both sync.WaitGroup
-	both.Go(func() { g.Run(ctx) })
+	both.Go(func() { m.Run(ctx) })
 	both.Go(func() {
 		if err := Serve(ctx, recordingListener{l, accepted}, h, nil, slog.New(slog.DiscardHandler)); err != nil {
 			t.Error(err)
@@ -240,7 +241,8 @@ func openStream(t *testing.T, address string) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// TestStreamLimitsSocketSendBuffer: the kernel's default is megabytes.
+// TestStreamLimitsSocketSendBuffer checks that the buffer is smaller than the kernel's default, which
+// is megabytes.
 func TestStreamLimitsSocketSendBuffer(t *testing.T) {
 	address, accepted, _ := serveTCP(t)
 	openStream(t, address)
@@ -258,13 +260,13 @@ func TestStreamLimitsSocketSendBuffer(t *testing.T) {
 }
 
 func TestStreamEndsWhenClientClosesWrite(t *testing.T) {
-	address, _, st := serveTCP(t)
+	address, _, counters := serveTCP(t)
 	c := openStream(t, address)
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	testutil.Until(t, func() error {
-		if n := st.Streams.Load(); n != 0 {
+		if n := counters.Streams.Load(); n != 0 {
 			return fmt.Errorf("%d streams are open", n)
 		}
 		return nil

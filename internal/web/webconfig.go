@@ -23,10 +23,10 @@ import (
 // before, changes nothing.
 type WebConfig struct {
 	path     string
-	last     *requirements // what was last read
+	last     *requirements // as last read from valid files
 	modified string        // sizes and modification times of the files, as last read
 	current  atomic.Pointer[requirements]
-	problem  atomic.Pointer[string] // with the present files; nil if there is none
+	problem  atomic.Pointer[string] // what is wrong with the present files; nil if nothing is
 }
 
 const (
@@ -34,10 +34,10 @@ const (
 	readInterval = 200 * time.Millisecond
 
 	// A configuration is used after readsToUse equal reads in a row. An invalid one is reported
-	// after readsToReport reads of unchanged files, because a client may still be writing them.
+	// after readsToReport reads of unchanged files, because they may be only partly written.
 	readsToUse, readsToReport = 2, 5
 
-	// maxWebFile is how many bytes a file may have.
+	// maxWebFile is how many bytes each of the files may have.
 	maxWebFile = 1 << 20
 )
 
@@ -50,7 +50,7 @@ func ReadWebConfig(path string) (*WebConfig, error) {
 	c := &WebConfig{path: path}
 	r, err := c.read()
 	if err != nil || r.empty() {
-		time.Sleep(readInterval) // a client may still be writing it
+		time.Sleep(readInterval) // the file may be only partly written
 		r, err = c.read()
 	}
 	if err != nil {
@@ -60,11 +60,11 @@ func ReadWebConfig(path string) (*WebConfig, error) {
 	return c, nil
 }
 
-// Path is the path of the file.
+// Path returns the path of the file.
 func (c *WebConfig) Path() string { return c.path }
 
-// Problem is why the present file is not used, so that an earlier version is still in force. It is
-// empty if the file is in force, or if there is no file.
+// Problem returns why the present file is not used, while an earlier version is still in force. It
+// returns nothing if the file is in force, or if there is no file.
 func (c *WebConfig) Problem() string {
 	if c == nil {
 		return ""
@@ -114,7 +114,7 @@ func (c *WebConfig) evaluate(r *requirements, err error, same int, log *slog.Log
 	case err != nil || same != readsToUse:
 	case r.hash == now.hash:
 		if c.problem.Swap(nil) != nil {
-			log.Info("The web configuration is again the one in force", "file", c.path)
+			log.Info("The web configuration file matches the configuration in force again", "file", c.path)
 		}
 	default:
 		r.inherit(now)
@@ -198,8 +198,8 @@ func (c *WebConfig) readFile(path string) ([]byte, error) {
 // quoted matches a value that the YAML package quotes in an error.
 var quoted = regexp.MustCompile("`[^`]*`")
 
-// hideValues is an error on one line without values from the file, because a password may be in
-// the wrong place.
+// hideValues returns the error on one line, without values from the file, because a password may be
+// in the wrong place.
 func hideValues(err error) error {
 	return errors.New(quoted.ReplaceAllString(strings.Join(strings.Fields(err.Error()), " "), "…"))
 }

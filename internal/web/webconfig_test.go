@@ -69,8 +69,8 @@ func (s *webConfigTest) reload(text string) {
 	testutil.Advance(time.Second)
 }
 
-// client is a client with its own connections. It uses TLS if a certificate is named, even with an
-// empty name, which means no client certificate.
+// client returns a client with its own connections. It uses TLS if a certificate is named. An empty
+// name means TLS without a client certificate.
 func (s *webConfigTest) client(with ...string) *http.Client {
 	s.t.Helper()
 	transport := &http.Transport{DialContext: s.Dial}
@@ -101,7 +101,7 @@ func (s *webConfigTest) tls(with string) *tls.Config {
 	return c
 }
 
-// ask returns the status and the body of a response; the status is 0 if there is none.
+// request returns the status and the body of a response, or 0 and the error if there is none.
 func (s *webConfigTest) request(c *http.Client, password string) (int, string) {
 	s.t.Helper()
 	scheme := "http"
@@ -190,8 +190,8 @@ func TestWebConfigLosingPasswordIsRefused(t *testing.T) {
 			}
 			s.wantProblem(why)
 			s.reload(withUser)
-			testutil.Equal(t, "what is wrong with the one before", s.config.Problem(), "")
-			testutil.Equal(t, "lines that it is back", len(s.logs.Lines("level=INFO", "again the one in force")), 1)
+			testutil.Equal(t, "problem once the file is restored", s.config.Problem(), "")
+			testutil.Equal(t, "lines that say so", len(s.logs.Lines("level=INFO", "matches the configuration in force again")), 1)
 			testutil.Equal(t, "lines with a password", len(s.logs.Lines("secret")), 0)
 		})
 	}
@@ -279,7 +279,8 @@ func TestWebConfigReadsNamedFilesWhole(t *testing.T) {
 	}
 }
 
-// The test rewrites the same file in place, so that it is by turns empty, partial and whole.
+// The test rewrites the same file in place, so that it is sometimes empty, sometimes partial and
+// sometimes whole.
 func TestWebConfigHalfWrittenChangesNothing(t *testing.T) {
 	withWebConfig(t, withUser, func(s *webConfigTest) {
 		t := s.t
@@ -321,9 +322,9 @@ func TestWebConfigPasswordChangeEndsStreams(t *testing.T) {
 			}
 		}
 		s.reload(withUser + "http_server_config: {headers: {X-Frame-Options: deny}}\n")
-		testutil.Equal(t, "the answer ends with another header", over(), false)
+		testutil.Equal(t, "whether another header ends the response", over(), false)
 		s.reload("basic_auth_users: {dynamo: $other}\n")
-		testutil.Equal(t, "the answer ends with another password", over(), true)
+		testutil.Equal(t, "whether another password ends the response", over(), true)
 	}, stream)
 }
 
@@ -334,7 +335,7 @@ func TestWebConfigUnusableIsReadTwice(t *testing.T) {
 			time.AfterFunc(100*time.Millisecond, func() { writeFile(t, path, []byte(withUser)) })
 			c, err := ReadWebConfig(path)
 			if err != nil || c.current.Load().users == nil {
-				t.Errorf("%q, and soon whole: error %v, want the whole configuration", text, err)
+				t.Errorf("%q, which is completed soon: error %v, want the whole configuration", text, err)
 			}
 		}
 	})

@@ -79,6 +79,7 @@ func (c *WebConfig) guard(h http.Handler) http.Handler {
 	})
 }
 
+// refuse responds with a status and its text.
 func refuse(w http.ResponseWriter, status int) { http.Error(w, http.StatusText(status), status) }
 
 // maxWrongPasswords is how many wrong passwords are remembered.
@@ -90,7 +91,7 @@ const maxWrongPasswords = 100
 type passwords struct {
 	users     map[string]config.Secret // bcrypt hashes by user
 	decoyHash []byte                   // for unknown users, so that they take as long
-	comparing chan struct{}            // capacity 1: a lock that is held while comparing
+	comparing chan struct{}            // capacity 1: a lock that is held during a comparison
 
 	mu    sync.Mutex
 	right map[string][sha256.Size]byte

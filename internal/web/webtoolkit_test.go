@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 )
 
-// WebConfig and the toolkit itself must accept the same files.
+// TestWebConfigErrorsMatchToolkit checks that WebConfig accepts the same files as the toolkit.
 func TestWebConfigErrorsMatchToolkit(t *testing.T) {
 	ca := testutil.NewAuthorityWithCertificates(t)
 	inline := func(key, file string) string {
@@ -165,20 +165,20 @@ func TestWebConfigRateLimitCoversProbes(t *testing.T) {
 	for _, file := range []string{"", withUser} {
 		withWebConfig(t, file+"rate_limit: {burst: 5, interval: 10s}\n", func(s *webConfigTest) {
 			c := s.client()
-			ask := func(path string) int {
+			get := func(path string) int {
 				status, _ := fetch(s.t, c, request(s.t, "http://metrics"+path))
 				return status
 			}
 			answered := map[bool]int{false: 401, true: 200}[file == ""]
 			var got, again []int
 			for _, path := range append(paths, paths...) {
-				got = append(got, ask(path))
+				got = append(got, get(path))
 			}
 			testutil.Equal(s.t, "statuses", got, append(slices.Repeat([]int{answered}, 5), slices.Repeat([]int{429}, 2*len(paths)-5)...))
 			for _, path := range []string{"/-/healthy", "/live", "/-/ready", "/health"} {
-				again = append(again, ask(path))
+				again = append(again, get(path))
 				testutil.Advance(10 * time.Second)
-				again = append(again, ask(path))
+				again = append(again, get(path))
 			}
 			testutil.Equal(s.t, "statuses of the probes", again, []int{429, answered, 429, answered, 429, answered, 429, answered})
 		}, handler(readyFleet(t)))

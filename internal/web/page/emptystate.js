@@ -1,4 +1,5 @@
-// What the page shows while there is no worker: what the program looks for, and what is registered.
+// The empty state, which the page shows while there is no worker: what the program looks for, and
+// what is registered.
 import {$, copy, esc, html} from './dom.js'
 import {current} from './state.js'
 import {plural} from './format.js'

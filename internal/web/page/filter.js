@@ -38,7 +38,7 @@ export function applyFilters() {
   current.shown = workers.filter(w => chosen.every(k => w[k] === view[k]) && (!among || among.has(w.key)) && (!terms.length || matches(w, terms)))
   const any = terms.length || chosen.length || view.problem
   const countText = any ? `${num(countWorkers(current.shown))} of ${plural(countWorkers(workers), 'worker')} shown` : ''
-  text($('shown'), countText + (problem ? ': ' + problem.title : view.problem ? ': their problem is over' : ''))
+  text($('shown'), countText + (problem ? ': ' + problem.title : view.problem ? ': their problem has ended' : ''))
   announceCount(JSON.stringify([terms, FILTERS.map(k => view[k]), view.problem]), countText || 'All workers shown')
   $('clear').disabled = !any
   $('no-match').hidden = current.shown.length > 0

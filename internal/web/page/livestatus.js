@@ -1,4 +1,5 @@
-// The status of the data: live, paused, stale or lost. The bar shows it, and a banner does if the numbers are old.
+// The status of the data: live, paused, stale or lost. The bar shows it. A banner shows it, too, if
+// the numbers are old.
 import {$, announce, text} from './dom.js'
 import {draw, current} from './state.js'
 import {clock, duration} from './format.js'
@@ -45,8 +46,8 @@ const receivedAge = () => (performance.now() - receivedAt) / 1000
 const shownAge = () => (performance.now() - shownAt) / 1000
 const ago = s => s < 60 ? s.toFixed(1) + ' s ago' : duration(s) + ' ago'
 
-// inputs are the servers that the program learns of workers from. ZeroMQ is left out: it has
-// many connections, which are seldom all lost.
+// inputs returns the systems from which the program learns about workers. ZeroMQ is left out, because
+// it has many connections, which are seldom all lost.
 const inputs = () => Object.entries(current.snapshot.connected).filter(([system]) => system !== 'zmq')
 const disconnected = () => inputs().filter(([, c]) => !c.on).map(([system]) => system)
 

@@ -4,11 +4,13 @@ const MAX_RETRY_DELAY = 15000 // ms between two attempts
 const MAX_SILENCE = 10000     // ms without a message, after which a new connection is made
 const HIDDEN_TIMEOUT = 60000  // ms after which a hidden page closes its stream
 
-// eventSource returns a source of snapshots. It calls snapshot with each one, opened when
-// the stream is connected, lost when it is not, with the time of the next attempt (ms since
-// 1970) and the server's reason if it gave one, and suspended when it has closed the stream
-// of a hidden page: a browser opens at most six streams to a server, and the server limits
-// its streams, too.
+// eventSource returns a source of snapshots. start sets the functions that it calls:
+// - snapshot, with each snapshot;
+// - opened, when the stream is connected;
+// - lost, when it is not, with the time of the next attempt (ms since 1970), and with the
+//   server's reason if the server gave one;
+// - suspended, when it has closed the stream of a hidden page. A browser opens at most six
+//   streams to a server, and the server limits its streams, too.
 export function eventSource(stream, workerURL) {
   let es, listener, retryDelay, opened, lastMessageAt, retryTimer, suspended
 

@@ -98,7 +98,7 @@ function writePanel(w, gone) {
   drawRanks(w)
 }
 
-// showMissing is for a URL that names a worker which has left, or never existed.
+// showMissing shows that the URL names a worker which has left, or never existed.
 function showMissing() {
   missingKey = view.w
   builtKey = ''

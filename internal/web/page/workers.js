@@ -1,4 +1,4 @@
-// Functions of a worker. A worker here is an attachment (a worker at one endpoint) or one of
+// Functions about workers. A worker here is an attachment (a worker at one endpoint) or one of
 // its data-parallel ranks; each has one row and one cell.
 import {current} from './state.js'
 import {DASH, ofTotal, pct, duration} from './format.js'
