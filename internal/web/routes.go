@@ -57,7 +57,7 @@ type route struct {
 	parameters []string // the query parameters that a route of the API takes
 }
 
-// routes is the table of all paths.
+// routes returns the table of all paths.
 func (s *server) routes() []route {
 	healthy := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "healthy") }
 	all := []route{

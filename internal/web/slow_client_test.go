@@ -92,7 +92,8 @@ func TestStreamCutsOffSlowClients(t *testing.T) {
 	}
 }
 
-// TestAPICutsOffSlowClients: a response that is not a stream has ten seconds in total.
+// TestAPICutsOffSlowClients checks that a client has ten seconds in total for a response that is not
+// a stream.
 func TestAPICutsOffSlowClients(t *testing.T) {
 	for _, path := range []string{"/api/v1/fleet", "/api/v1/fleet?history=true", "/worker?key=100", "/api/v1/openapi.json"} {
 		inBubbleWithServer(t, func(s *streamServer) {
@@ -124,8 +125,8 @@ func TestAPICutsOffSlowClients(t *testing.T) {
 	}
 }
 
-// TestStreamEndsWithinCloseTimeout: a client that has read everything and then stops reading
-// delays the shutdown by half a second at most.
+// TestStreamEndsWithinCloseTimeout checks that a client that has read everything and then stops
+// reading delays the shutdown by half a second at most.
 func TestStreamEndsWithinCloseTimeout(t *testing.T) {
 	for _, header := range [][]string{nil, {"Accept-Encoding", "gzip"}} {
 		inBubbleWithServer(t, func(s *streamServer) {

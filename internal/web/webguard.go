@@ -46,8 +46,8 @@ func (g *guardedListener) Accept() (net.Conn, error) {
 // requirementsKey is the context key of the requirements under which a connection was made.
 type requirementsKey struct{}
 
-// connContext is a ConnContext of http.Server, which calls it before it accepts the next
-// connection.
+// connContext stores the requirements of a connection in its context. http.Server calls it before it
+// accepts the next connection.
 func (g *guardedListener) connContext(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(context.WithValue(ctx, connKey{}, c), requirementsKey{}, g.last)
 }
