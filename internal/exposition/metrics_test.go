@@ -42,7 +42,7 @@ func TestMetricsIncludeEveryOriginalLine(t *testing.T) {
 	}
 }
 
-// lines are the lines of metrics text: comments by kind and metric, values by series.
+// lines returns the lines of metrics text: comments by kind and metric, and values by series.
 func lines(text string) map[string]string {
 	m := make(map[string]string)
 	for line := range strings.Lines(text) {
@@ -268,8 +268,8 @@ func TestMetricsOfRollingUpdate(t *testing.T) {
 	testutil.Golden(t, "pages/several_namespaces.prom", metricsText(t, f))
 }
 
-// The workers are one that is known only by its own metrics, one whose card and load these metrics
-// complete, and one with two ranks.
+// One worker is known only by its own metrics. Those of another one complete its card and load. A
+// third one has two ranks.
 func TestMetricsOfScrapedWorkers(t *testing.T) {
 	f := fleettest.New(fleettest.Everything, true)
 	generate := fleet.Endpoint{Component: "backend", Name: "generate"}

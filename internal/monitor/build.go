@@ -20,8 +20,8 @@ func ticks(d time.Duration) tick { return tick(d / tickLength) }
 
 func (t tick) duration() time.Duration { return time.Duration(t) * tickLength }
 
-// row is one worker at one endpoint, or one of its data parallel ranks: a cell and a table line
-// of the web page. It is valid for one sample.
+// row is one worker at one endpoint, or one of its data parallel ranks. The web page shows it as a
+// cell of the heat map and a row of the table. It is valid for one sample.
 type row struct {
 	*rowHistory
 	endpoint     *endpointStats

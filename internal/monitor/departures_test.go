@@ -351,7 +351,8 @@ func TestLostNamesCrashedWorkerDespiteReplacement(t *testing.T) {
 	})
 }
 
-// TestLostReportsSilentStaticWorker: a static worker cannot deregister.
+// TestLostReportsSilentStaticWorker checks that a static worker, which cannot deregister, counts as
+// lost once it is silent.
 func TestLostReportsSilentStaticWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{Component: "backend"}, 100, false)
@@ -375,7 +376,8 @@ func TestLostReportsSilentStaticWorker(t *testing.T) {
 	})
 }
 
-// TestProblemOrderIsStable: the worst come first, and among equally bad problems the oldest.
+// TestProblemOrderIsStable checks that the worst problems come first, and among equally bad ones the
+// oldest.
 func TestProblemOrderIsStable(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPolled(generate, 1, 2)

@@ -11,9 +11,9 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestSnapshotOfProblemsGolden has a silent worker, a malformed one, one whose registration is
-// gone, one that has published nothing, one with two ranks, a full one at which requests wait,
-// and an endpoint whose only worker has left.
+// TestSnapshotOfProblemsGolden has a fleet with these workers: a silent one, a malformed one, one
+// whose registration is gone, one that has published nothing, one with two ranks, and a full one at
+// which requests wait. At another endpoint the only worker has left.
 func TestSnapshotOfProblemsGolden(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		h.registerPolled(generate, 0x11, 0x12, 0x13, 0x14, 0x15)

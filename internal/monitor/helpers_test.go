@@ -48,7 +48,7 @@ type harness struct {
 // inBubble runs a test in a bubble, with a fleet that watches everything and has no workers.
 func inBubble(t *testing.T, test func(*harness)) { inBubbleWithLimit(t, 10_000, test) }
 
-// inBubbleWithLimit is inBubble with a bound on tracked workers.
+// inBubbleWithLimit is like inBubble, with a bound on tracked workers.
 func inBubbleWithLimit(t *testing.T, most int, test func(*harness)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fleet.New(fleet.Target{}, most, true)
@@ -165,7 +165,7 @@ func (h *harness) expectStays(d time.Duration, id string, raised bool) {
 	}
 }
 
-// worker returns what is rendered of the worker with this key.
+// worker returns the JSON of the worker with this key.
 func (h *harness) worker(key string) []byte {
 	h.t.Helper()
 	b, found := h.monitor.RenderWorker(key)

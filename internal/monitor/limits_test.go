@@ -12,8 +12,8 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// The numbers here are those of SECURITY.md and the documentation. They are not written as
-// constants, because a change of one of them is a change of what is promised.
+// The numbers here are those of SECURITY.md and the documentation. They do not use the constants, so
+// that a test fails when a change of one breaks what the documentation promises.
 
 func endpointNumber(n int) fleet.Endpoint {
 	return fleet.Endpoint{Component: fmt.Sprintf("c%05d", n), Name: "generate"}

@@ -24,7 +24,8 @@ func (o *outage) update(conn *stats.ConnState, matters bool) {
 	o.ended = o.sinceSample > 0
 }
 
-// measureOutage holds when a connection is restored: until then that is a problem of its own.
+// measureOutage holds when a connection is restored. Until then another problem is raised: that it is
+// lost.
 func measureOutage(m, _ *Monitor) number {
 	return boolMeasure(m.outages[outageNATS].ended || m.outages[outageZMQ].ended)
 }
