@@ -164,7 +164,7 @@ func TestL2CLogsFailureOnce(t *testing.T) {
 	}
 	testutil.Equal(t, "warnings", len(logs.Lines("level=WARN", "Failed to publish the l2c event", "connection closed")), 1)
 	testutil.Equal(t, "lines of the log", len(logs.Lines("")), 1)
-	testutil.Equal(t, "dropped for their size", f.Stats.Dropped(stats.OverMaxBytes), uint64(0))
+	testutil.Equal(t, "events dropped for their size", f.Stats.Dropped(stats.OverMaxBytes), uint64(0))
 }
 
 // An l2c event needs no histograms.

@@ -33,7 +33,7 @@ func TestMetricsIncludeEveryOriginalLine(t *testing.T) {
 		got, ok := ours[series]
 		switch {
 		case !ok:
-			t.Errorf("line is missing: %s %s", series, want)
+			t.Errorf("the metrics lack the line %s %s", series, want)
 		case strings.HasPrefix(series, "#"):
 			testutil.Equal(t, series, got, want)
 		default:

@@ -117,7 +117,7 @@ func TestPushWaitsForFirstPoll(t *testing.T) {
 		testutil.Equal(t, "requests before a poll", len(p.gateway.requests()), 0)
 		p.fleet.Stats.RecordPoll(stats.PollOK, 0)
 		testutil.Advance(100 * time.Millisecond)
-		testutil.Equal(t, "requests after it", len(p.gateway.requests()), 1)
+		testutil.Equal(t, "requests after a poll", len(p.gateway.requests()), 1)
 		end()
 	})
 }

@@ -19,7 +19,7 @@ func TestPushWarnsOncePerChangeOfState(t *testing.T) {
 		testutil.Advance(time.Minute)
 		p.wantCounts(t, 1, 4)
 		p.wantLog(t, 1, 0)
-		testutil.Equal(t, "warnings with the answer", len(p.log.Lines("level=WARN", "400", "pushed metrics are inconsistent")), 1)
+		testutil.Equal(t, "warnings with the response", len(p.log.Lines("level=WARN", "400", "pushed metrics are inconsistent")), 1)
 		testutil.Equal(t, "last success", p.lastSuccess(), 0)
 
 		p.gateway.setAnswer(nil)

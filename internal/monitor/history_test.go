@@ -75,8 +75,8 @@ func TestHistoryHasOneSamplePerStep(t *testing.T) {
 		testutil.Equal(t, "KV use", formatSamples(two.KV), "– 0.4 – 0.456")
 		testutil.Equal(t, "waiting", formatSamples(two.Waiting), "– 5 – 65534")
 		testutil.Equal(t, "hit rate", formatSamples(two.HitRate), "– – – –")
-		testutil.Equal(t, "peers", formatSamples(two.PeersKV.Mean), "– 0.3 0.3 0.29")
-		testutil.Equal(t, "standard deviation of the peers", formatSamples(two.PeersKV.Std), "– 0.1 0 0.166")
+		testutil.Equal(t, "mean KV use of the endpoint", formatSamples(two.PeersKV.Mean), "– 0.3 0.3 0.29")
+		testutil.Equal(t, "standard deviation at the endpoint", formatSamples(two.PeersKV.Std), "– 0.1 0 0.166")
 	})
 }
 
@@ -146,11 +146,11 @@ func TestHistoryNotesWorkersWithoutHistory(t *testing.T) {
 		three := h.history("3")
 		testutil.Equal(t, "note", three.Note, "This worker has no history: there is room for the histories of only 2 workers.")
 		testutil.Equal(t, "KV use", formatSamples(three.KV), "– – –")
-		testutil.Equal(t, "note of another", h.history("1").Note, "")
+		testutil.Equal(t, "note of a worker with a history", h.history("1").Note, "")
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
 		h.setReplies(pollReply(generate, 2, 200, 0), pollReply(generate, 3, 300, 0))
 		h.ticks(10 * time.Second)
-		testutil.Equal(t, "after there is room", formatSamples(h.history("3").KV), "– – – 0.3 0.3")
+		testutil.Equal(t, "KV use after there is room", formatSamples(h.history("3").KV), "– – – 0.3 0.3")
 		testutil.Equal(t, "note", h.history("3").Note, "")
 	})
 }
@@ -193,7 +193,7 @@ func TestHistoryMemoryMatchesDocs(t *testing.T) {
 		}
 		h.ticks(10 * time.Second)
 		if each := (h.fleet.Stats.HistoryBytes.Load() - before) / workers; each < 1024 || each > 1638 {
-			t.Errorf("%d bytes a worker, want no more than 1.6 kB", each)
+			t.Errorf("%d bytes a worker, want 1,024 to 1,638", each)
 		}
 	})
 }
@@ -249,8 +249,8 @@ func TestHitRateIgnoresHitsBeforeRegistration(t *testing.T) {
 		h.tick()
 		s := h.snapshot()
 		testutil.Equal(t, "hit rate", monitortest.FormatOptional(s.Fleet.HitRate), "1")
-		testutil.Equal(t, "since the start", monitortest.FormatOptional(s.Fleet.HitRateTotal), "0.0909")
-		testutil.Equal(t, "of the worker", []string{monitortest.FormatOptional(s.Workers[0].HitRate), monitortest.FormatOptional(s.Workers[0].HitRateTotal)}, []string{"1", "0.0909"})
+		testutil.Equal(t, "hit rate since the start", monitortest.FormatOptional(s.Fleet.HitRateTotal), "0.0909")
+		testutil.Equal(t, "hit rates of the worker", []string{monitortest.FormatOptional(s.Workers[0].HitRate), monitortest.FormatOptional(s.Workers[0].HitRateTotal)}, []string{"1", "0.0909"})
 	})
 }
 
@@ -294,8 +294,8 @@ func TestAnomaliesOfWorker(t *testing.T) {
 		h.fleet.RecordHit(1, 100, 90)
 		h.fleet.RecordHit(2, 900, 100)
 		h.ticks(5 * time.Second)
-		testutil.Equal(t, "of a typical worker", h.anomalies("3"), nil)
-		testutil.Equal(t, "of the full worker", h.anomalies("1"), []string{
+		testutil.Equal(t, "anomalies of a typical worker", h.anomalies("3"), nil)
+		testutil.Equal(t, "anomalies of the full worker", h.anomalies("1"), []string{
 			"KV use 98\u00a0% is 3.0 standard deviations above its endpoint's mean of 46\u00a0%.",
 			"12 requests wait here while its endpoint has 54\u00a0% of its blocks free.",
 			"Its hit rate is 90\u00a0%, and its endpoint's is 19\u00a0%.",
@@ -303,13 +303,13 @@ func TestAnomaliesOfWorker(t *testing.T) {
 		h.setReplies(append(answers[:8:8], malformedReply(generate, 9))...)
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 8})
 		h.ticks(10 * time.Second)
-		testutil.Equal(t, "of a silent worker", h.anomalies("10"), []string{"It is registered in etcd, but its last load was received 10 s ago."})
-		testutil.Equal(t, "of a malformed worker", h.anomalies("9"), []string{"It answers polls, but its load cannot be decoded."})
-		testutil.Equal(t, "of an unregistered worker", h.anomalies("8"), []string{"It reports, but its registration in etcd has been gone for 9 s: no router sees it."})
+		testutil.Equal(t, "anomalies of a silent worker", h.anomalies("10"), []string{"It is registered in etcd, but its last load was received 10 s ago."})
+		testutil.Equal(t, "anomalies of a malformed worker", h.anomalies("9"), []string{"It answers polls, but its load cannot be decoded."})
+		testutil.Equal(t, "anomalies of an unregistered worker", h.anomalies("8"), []string{"It reports, but its registration in etcd has been gone for 9 s: no router sees it."})
 		h.registerPublishing(prefill, 0x21, 0x22)
 		h.fleet.RecordLoad(fleet.Origin{Endpoint: prefill, Worker: 0x21}, fleet.FromActiveLoad, fleet.Load{KVActive: u(1)})
 		h.ticks(5 * time.Second)
-		testutil.Equal(t, "of a worker that publishes few values", h.anomalies("33"), []string{"Slots and waiting are not shown: its release does not publish them, or its engine does not report them."})
-		testutil.Equal(t, "of a worker that has published nothing", h.anomalies("34"), []string{"It is registered in etcd, but no load has been received from it yet."})
+		testutil.Equal(t, "anomalies of a worker that publishes few values", h.anomalies("33"), []string{"Slots and waiting are not shown: its release does not publish them, or its engine does not report them."})
+		testutil.Equal(t, "anomalies of a worker that has published nothing", h.anomalies("34"), []string{"It is registered in etcd, but no load has been received from it yet."})
 	})
 }

@@ -38,13 +38,13 @@ func testRollingUpdate(h *harness, namespaces wire.Namespaces) {
 	testutil.Equal(t, "endpoints", []string{s.Endpoints[0].Namespace, s.Endpoints[1].Namespace}, []string{"prod-1f", "prod-2e"})
 	testutil.Equal(t, "mean load", monitortest.FormatOptional(s.Fleet.LoadMean), "0.5")
 	if p := h.problem("full:prod-2e/backend/generate"); !strings.HasPrefix(p.Detail, "prod-2e/backend/generate: 3 at 90") {
-		t.Errorf("what is full: %+v", p)
+		t.Errorf("the problem full is %+v", p)
 	}
 	h.fleet.Deregister("", fleet.Instance{Endpoint: old, ID: 1})
 	h.fleet.Deregister("", fleet.Instance{Endpoint: old, ID: 2})
 	h.setReplies(pollReply(new, 3, 500, 0))
 	h.ticks(10 * time.Second)
-	testutil.Equal(t, "the lost problem", h.problem("lost:prod-1f/backend/generate").Title, "No worker of prod-1f/backend/generate is left")
+	testutil.Equal(t, "title of the problem lost", h.problem("lost:prod-1f/backend/generate").Title, "No worker of prod-1f/backend/generate is left")
 }
 
 func TestEmptyStateOfSeveralNamespaces(t *testing.T) {

@@ -55,7 +55,7 @@ func TestProblemLogOmitsProblemsLoggedElsewhere(t *testing.T) {
 		h.ticks(time.Minute)
 		h.expectWithin(1, "connection:etcd", true)
 		if n := out.Count("problem=connection"); n > 0 {
-			t.Errorf("%d lines about connections:\n%s", n, out)
+			t.Errorf("%d lines about connections, want none:\n%s", n, out)
 		}
 	})
 	for id := range loggedElsewhere {
@@ -114,7 +114,7 @@ func TestProblemLogLimitsFlappingProblem(t *testing.T) {
 		h.second("full:a/b")
 	}
 	if n := h.out.Count("\n") - before; n > 1 {
-		t.Errorf("%d lines about a problem that stays raised", n)
+		t.Errorf("%d more lines about a problem that stays raised, want none or one", n)
 	}
 }
 
@@ -130,7 +130,7 @@ func TestProblemLogCountsUnloggedRaises(t *testing.T) {
 		t.Errorf("logged:\n%s", h.out)
 	}
 	if len(h.logged) > 0 {
-		t.Errorf("kept: %v", h.logged)
+		t.Errorf("the log still remembers %v, want nothing", h.logged)
 	}
 }
 
@@ -146,7 +146,7 @@ func TestProblemLogLimitsManyProblems(t *testing.T) {
 			h.second(ids...)
 		}
 		if n := h.out.Count(`"Problem: `); n != want {
-			t.Errorf("%d are logged after minute %d, want %d", n, minute+1, want)
+			t.Errorf("%d problems are logged after minute %d, want %d", n, minute+1, want)
 		}
 	}
 	first, _, _ := strings.Cut(h.out.String(), "\n")
@@ -160,7 +160,7 @@ func TestProblemLogLimitsManyProblems(t *testing.T) {
 		h.second()
 	}
 	if n := h.out.Count("Problem withdrawn: "); n != 50 || len(h.logged) > 0 {
-		t.Errorf("%d are withdrawn, want 50; %d are kept", n, len(h.logged))
+		t.Errorf("%d problems are logged as withdrawn, want 50; the log still remembers %d, want none", n, len(h.logged))
 	}
 }
 

@@ -292,8 +292,8 @@ func TestProblemTitlesCountWorkersNotRanks(t *testing.T) {
 		}
 		h.setFailedScrapes(generate, 3, stats.ScrapeTimedOut, 0x21)
 		second(0, 500)
-		testutil.Equal(t, "full, ended", h.problem("full:backend/generate").Title, "The KV cache of 1 worker of backend/generate was nearly full")
-		testutil.Equal(t, "unread", h.problem("unread:backend/generate").Title, "The metrics of 1 worker of backend/generate cannot be read")
+		testutil.Equal(t, "title of full after it ended", h.problem("full:backend/generate").Title, "The KV cache of 1 worker of backend/generate was nearly full")
+		testutil.Equal(t, "title of unread", h.problem("unread:backend/generate").Title, "The metrics of 1 worker of backend/generate cannot be read")
 	})
 }
 
@@ -316,7 +316,7 @@ func TestProblemAdviceFitsTheNumbers(t *testing.T) {
 			h.tick()
 			p := h.problem("full:backend/generate")
 			if !strings.Contains(p.Check, c.with) || strings.Contains(p.Check, c.without) {
-				t.Errorf("%v: %q beside %q", c.blocks, p.Check, p.Detail)
+				t.Errorf("%v: the advice is %q, and the detail is %q", c.blocks, p.Check, p.Detail)
 			}
 		})
 	}
@@ -328,7 +328,7 @@ func TestProblemAdviceFitsTheNumbers(t *testing.T) {
 		h.ticks(62 * time.Second)
 		p := h.problem("saturated:backend/generate")
 		if !strings.HasSuffix(p.Detail, "The mean KV use is not known.") || strings.Contains(p.Check, "caches") {
-			t.Errorf("%q beside %q", p.Check, p.Detail)
+			t.Errorf("the advice is %q, and the detail is %q", p.Check, p.Detail)
 		}
 	})
 }

@@ -273,7 +273,7 @@ func TestProblemGapsSeverityDependsOnShare(t *testing.T) {
 		testutil.Equal(t, "gaps", h.snapshot().Fleet.Gaps, 5)
 		h.fleet.Stats.MissedEvents.Add(50)
 		h.tick()
-		testutil.Equal(t, "severity of more", h.problem("gaps").Severity, "warn")
+		testutil.Equal(t, "severity with more gaps", h.problem("gaps").Severity, "warn")
 		h.ticks(16 * time.Minute)
 		testutil.Equal(t, "gaps a quarter of an hour later", h.snapshot().Fleet.Gaps, 0)
 	})

@@ -98,6 +98,6 @@ func TestProblemUnreadAdvicePerError(t *testing.T) {
 		if !strings.HasPrefix(p.Check, "does the response take longer while the worker is busy? Then raise --scrape-timeout. --worker-tls-ca must") || strings.Contains(p.Check, "network policies") {
 			t.Errorf("check is %q", p.Check)
 		}
-		testutil.Equal(t, "of the other endpoint", h.problem("unread:prefill/generate").Workers, []string{"119"})
+		testutil.Equal(t, "workers of the other endpoint", h.problem("unread:prefill/generate").Workers, []string{"119"})
 	})
 }

@@ -168,7 +168,7 @@ func TestProblemFullAdviceDependsOnOthers(t *testing.T) {
 		if !strings.Contains(p.Check, "add workers") {
 			t.Errorf("if all are full the advice is %q", p.Check)
 		}
-		testutil.Equal(t, "the fullest first", p.Workers, []string{"1", "2"})
+		testutil.Equal(t, "workers, the fullest first", p.Workers, []string{"1", "2"})
 	})
 }
 
@@ -183,7 +183,7 @@ func TestProblemUnregisteredAfterOneMinute(t *testing.T) {
 		h.expectWithin(1, id, true)
 		s := h.snapshot()
 		testutil.Equal(t, "unregistered", s.Fleet.States.Unregistered, 1)
-		testutil.Equal(t, "mean load, without it", monitortest.FormatOptional(s.Fleet.LoadMean), "0.001")
+		testutil.Equal(t, "mean load without the unregistered worker", monitortest.FormatOptional(s.Fleet.LoadMean), "0.001")
 		h.registerPolled(generate, 2)
 		h.expectWithin(1, id, false)
 	})
@@ -312,7 +312,7 @@ func TestProblemHitsNeedsCollapse(t *testing.T) {
 		h.ticks(10 * time.Minute) // no requests: no rate is not a low rate
 		testutil.Equal(t, "problems", h.raised(), nil)
 		testutil.Equal(t, "hit rate without requests", monitortest.FormatOptional(h.snapshot().Fleet.HitRate), "–")
-		testutil.Equal(t, "since the start", monitortest.FormatOptional(h.snapshot().Fleet.HitRateTotal), "0.6")
+		testutil.Equal(t, "hit rate since the start", monitortest.FormatOptional(h.snapshot().Fleet.HitRateTotal), "0.6")
 		hit(2*time.Minute, 0.2)
 		testutil.Equal(t, "problems after the hit rate dropped by a third", h.raised(), nil)
 		hit(10*time.Minute, 0.6)

@@ -65,10 +65,10 @@ func TestRenderIsSharedUntilTheNextSample(t *testing.T) {
 			select {
 			case <-newer:
 			default:
-				t.Error("a newer sample is not announced")
+				t.Error("the channel of a newer sample is not closed")
 			}
 			if third, _ := h.monitor.Render(NoHistory); third == first || third.Sample != first.Sample+1 {
-				t.Errorf("the next sample is %d after %d", third.Sample, first.Sample)
+				t.Errorf("the next sample has the number %d after %d, or the same rendering", third.Sample, first.Sample)
 			}
 		}
 	})

@@ -143,7 +143,7 @@ func TestServeDrainIsBounded(t *testing.T) {
 				for _, c := range stalled {
 					io.Copy(io.Discard, c)
 				}
-				testutil.Equal(t, "time until they are cut off", time.Since(start), 0)
+				testutil.Equal(t, "time until the clients are cut off", time.Since(start), 0)
 			})
 		})
 	}
