@@ -181,9 +181,9 @@ func lostMessage(m *Monitor, p *problem) message {
 		msg.check = ifElse(ended == gone, "", "was the endpoint scaled down, or are workers being replaced? If not, ") + "find out why they ended: a crash, out of memory, an eviction, or a pause that was longer than the lease."
 	}
 	for how, text := range [departureKindCount]string{
-		notDeregistered:  ifElse(m.options.Fleet.HasRegistry(), "Stopped reporting while still registered, so ended without deregistering", "No longer answering"),
-		unknownDeparture: "Not known whether these deregistered",
-		deregistered:     "Deregistered, and reported until then",
+		notDeregistered:  ifElse(m.options.Fleet.HasRegistry(), "These stopped reporting while they were registered, so they ended without deregistering", "These no longer answer"),
+		unknownDeparture: "It is not known whether these deregistered",
+		deregistered:     "These deregistered, and reported until then",
 	} {
 		if len(names[how]) > 0 {
 			msg.detail += fmt.Sprintf(" %s: %s.", text, summarizeStrings(names[how]))

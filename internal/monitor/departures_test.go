@@ -32,7 +32,7 @@ func TestLostNamesWorkerWithTwoRanksOnce(t *testing.T) {
 		h.deregister(1)
 		h.expectWithin(5, lostProblemID, true)
 		testutil.Equal(h.t, "title", h.problem(lostProblemID).Title, "1 worker of backend/generate is gone")
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Not known whether these deregistered: 1.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. It is not known whether these deregistered: 1.")
 	})
 }
 
@@ -42,12 +42,12 @@ func TestLostForgetsReturnedWorker(t *testing.T) {
 		h.ticks(20 * time.Second)
 		h.deregister(2, 3)
 		h.expectWithin(4, lostProblemID, true)
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Not known whether these deregistered: 3 and 2.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. It is not known whether these deregistered: 3 and 2.")
 		h.registerPolled(generate, 2)
 		h.tick()
-		testutil.Equal(h.t, "detail after one returned", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Not known whether these deregistered: 3.")
+		testutil.Equal(h.t, "detail after one returned", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. It is not known whether these deregistered: 3.")
 		h.deregister(2) // for the second time
-		testutil.Equal(h.t, "detail after one left twice", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. Not known whether these deregistered: 2 and 3.")
+		testutil.Equal(h.t, "detail after one left twice", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 2 are left. It is not known whether these deregistered: 2 and 3.")
 		h.registerPolled(generate, 2, 3)
 		h.expectWithin(1, lostProblemID, false)
 		testutil.Equal(h.t, "departures", h.monitor.departureCount, 0)
@@ -74,7 +74,7 @@ func TestLostOmitsReplacedWorkerFromNames(t *testing.T) {
 		h.expectStays(20*time.Second, lostProblemID, false)
 		h.deregister(3)
 		h.expectWithin(5, lostProblemID, true)
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Not known whether these deregistered: 3.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. It is not known whether these deregistered: 3.")
 	})
 }
 
@@ -116,7 +116,7 @@ func TestLostWaitsForReportingWorker(t *testing.T) {
 		h.expectStays(30*time.Second, lostProblemID, false)
 		h.setReplies(pollReply(generate, 1, 1, 0))
 		h.expectWithin(7, lostProblemID, true)
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. Deregistered, and reported until then: 2.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 2 workers in the last 10 min 1 is left. These deregistered, and reported until then: 2.")
 	})
 }
 
@@ -159,7 +159,7 @@ func TestLostDeparturesAreBounded(t *testing.T) {
 		h.monitor.departureCount = maxDepartures - 1
 		h.deregister(1, 2) // there is room for one: the other is counted, but not named
 		h.expectWithin(4, lostProblemID, true)
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 3 workers in the last 10 min 1 is left. Not known whether these deregistered: 1.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 3 workers in the last 10 min 1 is left. It is not known whether these deregistered: 1.")
 		testutil.Equal(h.t, "departures", h.monitor.departureCount, maxDepartures)
 	})
 }
@@ -175,9 +175,9 @@ type departureTest struct {
 }
 
 const (
-	stoppedReporting = " Stopped reporting while still registered, so ended without deregistering: 1."
-	notKnown         = " Not known whether these deregistered: 1."
-	reportedUntilEnd = " Deregistered, and reported until then: 1."
+	stoppedReporting = " These stopped reporting while they were registered, so they ended without deregistering: 1."
+	notKnown         = " It is not known whether these deregistered: 1."
+	reportedUntilEnd = " These deregistered, and reported until then: 1."
 )
 
 func publishLoad(h *harness, id uint64) {
@@ -347,7 +347,7 @@ func TestLostNamesCrashedWorkerDespiteReplacement(t *testing.T) {
 		h.deregister(2) // deregistered, and replaced by 5
 		h.ticks(10 * time.Second)
 		testutil.Equal(h.t, "title", h.problem(lostProblemID).Title, "1 worker of backend/generate was lost")
-		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. Stopped reporting while still registered, so ended without deregistering: 1.")
+		testutil.Equal(h.t, "detail", h.problem(lostProblemID).Detail, "backend/generate: of 4 workers in the last 10 min 3 are left. These stopped reporting while they were registered, so they ended without deregistering: 1.")
 	})
 }
 
@@ -370,7 +370,7 @@ func TestLostReportsSilentStaticWorker(t *testing.T) {
 		h.setReplies(static("B"))
 		h.ticks(10 * time.Second)
 		p := h.problem(lostProblemID)
-		testutil.Equal(t, "problem", []string{p.Severity, p.Title, p.Detail}, []string{"bad", "1 worker of backend/generate was lost", "backend/generate: of 2 workers in the last 10 min 1 is left. No longer answering: A."})
+		testutil.Equal(t, "problem", []string{p.Severity, p.Title, p.Detail}, []string{"bad", "1 worker of backend/generate was lost", "backend/generate: of 2 workers in the last 10 min 1 is left. These no longer answer: A."})
 		h.setReplies(static("B"), static("C"))
 		h.expectWithin(1, lostProblemID, false)
 	})

@@ -202,7 +202,7 @@ func TestLostNamesLatestDepartures(t *testing.T) {
 		h.setReplies()
 		h.ticks(10 * time.Second)
 		testutil.Equal(t, "detail", h.problem("lost:backend/generate").Detail,
-			"backend/generate: of 200 workers in the last 10 min none is left. Deregistered, and reported until then: c8, c7, c6 and 197 more.")
+			"backend/generate: of 200 workers in the last 10 min none is left. These deregistered, and reported until then: c8, c7, c6 and 197 more.")
 	})
 }
 

@@ -219,7 +219,7 @@ func TestProblemLostLastsTenMinutes(t *testing.T) {
 		h.tick()
 		p := h.problem(id)
 		testutil.Equal(t, "title", p.Title, "2 workers of backend/generate are gone")
-		testutil.Equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. Not known whether these deregistered: 101 and 100.")
+		testutil.Equal(t, "detail", p.Detail, "backend/generate: of 20 workers in the last 10 min 18 are left. It is not known whether these deregistered: 101 and 100.")
 		testutil.Equal(t, "severity", p.Severity, "warn")
 		for _, n := range all[2:] {
 			h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: n})
