@@ -15,7 +15,7 @@ export function drawEmptyState() {
   const registry = registryOf(connected), missing = emptyState.missing ?? []
   // Without its registry, or without NATS if there is no registry, the program cannot see any worker.
   const blind = missing.some(m => m.system === registry || !registry)
-  html($('empty'), `<h2>${blind ? 'No connection: whether there are workers is not known' : 'No worker yet'}</h2>
+  html($('empty'), `<h2>${blind ? 'No connection: it is not known whether there are workers' : 'No worker yet'}</h2>
     ${missing.length ? disconnected(missing) : ''}
     <p>Looking for ${target}${blind ? '' : `, once ${interval === 1 ? 'a second' : `every ${interval} s`}`}. Workers appear here as soon as ${blind ? 'there is a connection and they answer' : 'they answer'}.</p>
     ${emptyState.why && !missing.length ? `<p>Not ready: ${esc(emptyState.why)}.</p>` : ''}
