@@ -67,8 +67,8 @@ func TestDocsNameEveryFlagAndNoOther(t *testing.T) {
 	}
 }
 
-// ofOtherPrograms are variables of Dynamo's workers and frontends that the README asks
-// operators to set there.
+// ofOtherPrograms are variables of Dynamo's workers and frontends that the docs ask operators to
+// set there.
 var ofOtherPrograms = []string{"DYN_EVENT_PLANE", "DYN_FORWARDPASS_METRIC_PORT", "DYN_REQUEST_TRACE", "DYN_REQUEST_TRACE_SINKS", "DYN_SYSTEM_PORT"}
 
 func TestDocsNameEveryVariableAndNoOther(t *testing.T) {

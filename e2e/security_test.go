@@ -385,7 +385,7 @@ func TestSecurityNamesExistingFlagsAndVariables(t *testing.T) {
 		}
 		for _, name := range append(find(line, "`"+flagName), find(line, `\b(?:NATS|ETCD|DYN)_[A-Z_]+\b`)...) {
 			if name = strings.Trim(name, "`"); !strings.Contains(named, name) {
-				t.Errorf("SECURITY.md mentions %s, and the README does not", name)
+				t.Errorf("SECURITY.md mentions %s, and neither README.md nor docs does", name)
 			}
 		}
 	}

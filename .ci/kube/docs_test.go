@@ -43,7 +43,7 @@ func TestPodVariablesAreDocumented(t *testing.T) {
 	each(t, func(t *testing.T, _ release, o objects) {
 		for name := range o.env() {
 			if variable.MatchString(name) && !slices.Contains(known, name) {
-				t.Errorf("docs/configuration.md, which has all that the program reads, does not name %s", name)
+				t.Errorf("docs/configuration.md, which has every variable that the program reads, does not name %s", name)
 			}
 		}
 	})
