@@ -3,6 +3,7 @@ package e2e
 import (
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -73,6 +74,34 @@ func TestDocsDesignNamesEveryPackage(t *testing.T) {
 	got := find(table, `\b(?:cmd|internal)/[a-z_]+`)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("packages (-repository +docs/design.md):\n%s", diff)
+	}
+}
+
+// TestDocsDesignLevelsAreThoseOfImports requires that a package imports packages of lower levels only.
+func TestDocsDesignLevelsAreThoseOfImports(t *testing.T) {
+	t.Parallel()
+	_, section, _ := strings.Cut(string(readFile(t, "../docs/design.md")), "| level | packages |\n")
+	levels := make(map[string]string)
+	for _, row := range find(section, "(?m)^\\| [0-9] \\|.*") {
+		for _, name := range find(row, "`[^`]+`") {
+			levels[strings.TrimPrefix(strings.Trim(name, "`"), "cmd/")] = row[2:3]
+		}
+	}
+	if len(levels) < 13 {
+		t.Fatalf("docs/design.md has the levels %v, want more packages", levels)
+	}
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "dynamo-metrics/internal/...", "dynamo-metrics/cmd/metrics").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		names := strings.Fields(line)
+		importer := levels[filepath.Base(names[0])]
+		for _, name := range names[1:] {
+			if level := levels[filepath.Base(name)]; strings.HasPrefix(name, "dynamo-metrics/internal/") && importer != "" && level != "" && level <= importer {
+				t.Errorf("docs/design.md: %s of level %s imports %s of level %s", names[0], importer, name, level)
+			}
+		}
 	}
 }
 
