@@ -16,14 +16,14 @@ import (
 	"time"
 )
 
-// bound is one number of the table of bounds in SECURITY.md: the constants that make it so,
-// and the test that reaches it.
+// bound is a number in the table of limits in SECURITY.md, with the constant that sets it and the
+// test that reaches it.
 type bound struct {
-	of, says       string // the row, and what is said there
-	constant, test string // each behind its package
+	row, text      string // the row's name, and the text there that begins with the number
+	constant, test string // each after its package
 }
 
-// bounds are all of them, in the table's order.
+// bounds are all numbers of the table, in its order.
 var bounds = []bound{
 	{"workers", "1/4 of it", "fleet unregisteredShare", "fleet TestLimitsUnregisteredWorkersToAQuarter"},
 	{"workers", "4,096", "fleet minUnregisteredLimit", "fleet TestLimitsUnregisteredWorkersToAQuarter"},
@@ -142,8 +142,8 @@ var bounds = []bound{
 	{"a web configuration", "100 wrong", "web maxWrongPasswords", "web TestWebConfigPasswordMemoryIsBounded"},
 }
 
-// TestSecurityBoundsMatchTheCode holds the table of bounds against the code: no number
-// in it is without a constant of that value and a test that reaches it.
+// TestSecurityBoundsMatchTheCode compares the table of limits with the code: each number in it is
+// the value of a constant, and a test reaches it.
 func TestSecurityBoundsMatchTheCode(t *testing.T) {
 	t.Parallel()
 	rows := boundRows(t)
@@ -155,36 +155,36 @@ func TestSecurityBoundsMatchTheCode(t *testing.T) {
 		return packages[name]
 	}
 	for _, b := range bounds {
-		row, there := rows[b.of]
-		if !there || !strings.Contains(row, b.says) {
-			t.Errorf("SECURITY.md: the row %q does not say %q", b.of, b.says)
+		limits, found := rows[b.row]
+		if !found || !strings.Contains(limits, b.text) {
+			t.Errorf("SECURITY.md: the row %q does not have %q", b.row, b.text)
 			continue
 		}
-		rows[b.of] = strings.Replace(row, b.says, "", 1)
+		rows[b.row] = strings.Replace(limits, b.text, "", 1)
 		directory, name, _ := strings.Cut(b.constant, " ")
-		want := quantity(t, b.says)
+		want := quantity(t, b.text)
 		if got, err := source(directory).eval(name); err != nil || constant.Compare(got, token.NEQ, want) {
-			t.Errorf("%s, %s: %s is %v, want %v (%v)", b.of, b.says, b.constant, got, want, err)
+			t.Errorf("%s, %s: %s is %v, want %v (%v)", b.row, b.text, b.constant, got, want, err)
 		}
 		directory, name, _ = strings.Cut(b.test, " ")
 		if !source(directory).tests[name] {
-			t.Errorf("%s, %s: there is no test %s", b.of, b.says, b.test)
+			t.Errorf("%s, %s: there is no test %s", b.row, b.text, b.test)
 		}
 	}
-	for of, row := range rows {
-		row = strings.NewReplacer("UTF-8", "", "HTTP/2", "").Replace(row)
-		if rest := regexp.MustCompile(`[0-9][0-9,.]*[^0-9|]{0,20}`).FindAllString(row, -1); rest != nil {
-			t.Errorf("SECURITY.md: of the row %q no constant and no test is known for %q", of, rest)
+	for row, limits := range rows {
+		limits = strings.NewReplacer("UTF-8", "", "HTTP/2", "").Replace(limits)
+		if rest := regexp.MustCompile(`[0-9][0-9,.]*[^0-9|]{0,20}`).FindAllString(limits, -1); rest != nil {
+			t.Errorf("SECURITY.md: the row %q has %q, for which bounds has no constant and no test", row, rest)
 		}
 	}
 }
 
-// boundRows are the rows of the table, by what they are of.
+// boundRows returns the limits in the table, by the names of the rows.
 func boundRows(t *testing.T) map[string]string {
 	t.Helper()
-	_, table, found := strings.Cut(string(readFile(t, "../SECURITY.md")), "| of | bound |\n")
+	_, table, found := strings.Cut(string(readFile(t, "../SECURITY.md")), "| what | limit |\n")
 	if !found {
-		t.Fatal("SECURITY.md has no table of bounds")
+		t.Fatal("SECURITY.md has no table of limits")
 	}
 	table, _, _ = strings.Cut(table, "\n\n")
 	rows := make(map[string]string)
@@ -197,15 +197,15 @@ func boundRows(t *testing.T) map[string]string {
 	return rows
 }
 
-// quantity is the number that words begin with, in bytes, nanoseconds or pieces; of a share,
-// as 1/4, it is 4.
-func quantity(t *testing.T, says string) constant.Value {
+// quantity returns the number at the beginning of a text, in bytes, nanoseconds or pieces. For a
+// fraction such as 1/4 it returns 4.
+func quantity(t *testing.T, text string) constant.Value {
 	t.Helper()
-	number, unit, _ := strings.Cut(says, " ")
+	number, unit, _ := strings.Cut(text, " ")
 	number = strings.TrimSuffix(strings.TrimPrefix(number, "1/"), ",")
 	n, err := strconv.ParseInt(strings.ReplaceAll(number, ",", ""), 10, 64)
 	if err != nil {
-		t.Fatalf("%q begins with no number", says)
+		t.Fatalf("%q does not begin with a number", text)
 	}
 	unit, _, _ = strings.Cut(unit, " ")
 	units := map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "ms": int64(time.Millisecond), "s": int64(time.Second), "min": int64(time.Minute)}
@@ -215,14 +215,14 @@ func quantity(t *testing.T, says string) constant.Value {
 	return constant.MakeInt64(n)
 }
 
-// sources are what is read of a package's files.
+// sources is what readSources reads of a package.
 type sources struct {
 	fset  *token.FileSet
 	types *types.Package
-	tests map[string]bool
+	tests map[string]bool // the names
 }
 
-// value works out an expression of the package's constants.
+// eval evaluates an expression with the package's constants.
 func (s *sources) eval(expression string) (constant.Value, error) {
 	v, err := types.Eval(s.fset, s.types, token.NoPos, expression)
 	if err == nil && v.Value == nil {
@@ -256,12 +256,12 @@ func readSources(t *testing.T, directory string) *sources {
 		}
 		files = append(files, constantsOf(file))
 	}
-	config := types.Config{Importer: importer.ForCompiler(s.fset, "gc", nil), Error: func(error) {}} // of the rest that is left out
+	config := types.Config{Importer: importer.ForCompiler(s.fset, "gc", nil), Error: func(error) {}} // because declarations are missing
 	s.types, _ = config.Check(directory, s.fset, files, nil)
 	return s
 }
 
-// constantsOf is a file with its constants alone, and what they need.
+// constantsOf returns the file with only its constants, and the imports that they need.
 func constantsOf(file *ast.File) *ast.File {
 	only := *file
 	only.Decls = nil
@@ -273,7 +273,8 @@ func constantsOf(file *ast.File) *ast.File {
 	return &only
 }
 
-// needed leaves the packages out that no bound is made of: to read them takes long.
+// isNeeded removes the imports that no constant needs, because reading those packages takes long. It
+// reports whether any is left.
 func isNeeded(g *ast.GenDecl) bool {
 	var specs []ast.Spec
 	for _, s := range g.Specs {
