@@ -85,7 +85,7 @@ func (l loader) connect(ctx context.Context, log *slog.Logger) (*nats.Conn, erro
 		case connected:
 			log.Info("Connected to NATS")
 		case ctx.Err() == nil:
-			log.Warn("Lost the connection to NATS; connecting goes on")
+			log.Warn("Lost the connection to NATS; retrying")
 		}
 	}
 	return connect.DialNATS(connecting, l.nats, l.getenv, quiet, status, nats.Name("bench"))

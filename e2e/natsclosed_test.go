@@ -119,7 +119,7 @@ func TestNATSConnectionClosedForGoodIsReplaced(t *testing.T) {
 		m.waitUntilReady()
 	}
 	m.Terminate()
-	for line, times := range map[string]int{"NATS has closed the connection; connecting goes on": 2, "Subscribing to KV hit rate events": 1, "Scraping service": 1, "Connected to NATS": 3} {
+	for line, times := range map[string]int{"NATS has closed the connection; retrying": 2, "Subscribing to KV hit rate events": 1, "Scraping service": 1, "Connected to NATS": 3} {
 		if got := len(m.LinesWith(line)); got != times {
 			t.Errorf("%q is logged %d times, want %d", line, got, times)
 		}

@@ -320,11 +320,11 @@ func TestSecurityOverMutualTLS(t *testing.T) {
 
 	otherEnv, otherFlags := as(unknown)
 	for name, c := range map[string]struct{ env, flags, want []string }{
-		"no certificates": {servers, nil, []string{"--nats-tls-ca says", "ETCD_AUTH_CA says"}},
+		"no certificates": {servers, nil, []string{"--nats-tls-ca names", "ETCD_AUTH_CA names"}},
 		"of another CA":   {otherEnv, otherFlags, []string{"--nats-tls-cert and --nats-tls-key identify", "ETCD_AUTH_CLIENT_CERT and ETCD_AUTH_CLIENT_KEY identify"}},
 	} {
 		m := serve(t, c.env, c.flags...)
-		m.WaitForLine("NATS is not connected; connecting goes on")
+		m.WaitForLine("NATS is not connected; retrying")
 		m.WaitForLine("etcd is not connected; keeping the last known fleet")
 		for _, want := range c.want {
 			m.WaitForLine(want)

@@ -68,13 +68,13 @@ func TestScraperTLSWithPrivateAuthority(t *testing.T) {
 		logs   string
 	}{
 		"its authority":             {ca, false, true, ""},
-		"the system's":              {connect.WorkerTLS{}, false, false, "--worker-tls-ca says who may have signed"},
-		"another authority":         {connect.WorkerTLS{CA: other.File("ca.crt")}, false, false, "--worker-tls-ca says who may have signed"},
+		"the system's":              {connect.WorkerTLS{}, false, false, "--worker-tls-ca names the authorities"},
+		"another authority":         {connect.WorkerTLS{CA: other.File("ca.crt")}, false, false, "--worker-tls-ca names the authorities"},
 		"an unneeded certificate":   {whole, false, true, ""},
 		"mutual":                    {whole, true, true, ""},
 		"mutual, no certificate":    {ca, true, false, "--worker-tls-cert and --worker-tls-key identify this program"},
 		"mutual, other certificate": {connect.WorkerTLS{CA: ca.CA, Cert: other.File("client.crt"), Key: other.File("client.key")}, true, false, "--worker-tls-cert and --worker-tls-key identify this program"},
-		"mutual, no authority":      {connect.WorkerTLS{Cert: whole.Cert, Key: whole.Key}, true, false, "--worker-tls-ca says who may have signed"},
+		"mutual, no authority":      {connect.WorkerTLS{Cert: whole.Cert, Key: whole.Key}, true, false, "--worker-tls-ca names the authorities"},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(name+", "+tls.VersionName(version), func(t *testing.T) {
@@ -109,9 +109,9 @@ func TestScraperTLSWithPrivateAuthority(t *testing.T) {
 	}
 }
 
-// TestScraperTLSErrorsAreTellable has a certificate for another host, a server without TLS, one
-// that does not respond, which counts as slow, and one with TLS that gets plain HTTP.
-func TestScraperTLSErrorsAreTellable(t *testing.T) {
+// TestScraperTLSErrorsAreDistinguished has a certificate for another host, a server without TLS,
+// one that does not respond, which counts as slow, and one with TLS that gets plain HTTP.
+func TestScraperTLSErrorsAreDistinguished(t *testing.T) {
 	t.Parallel()
 	a := testutil.NewAuthorityWithCertificates(t)
 	f := newMetricsServer(t)

@@ -9,23 +9,21 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// What may wait in the client until it is handled, of all subscriptions together. A
-// message that waits takes some 200 bytes beside its own.
 const (
 	// maxPending and maxPendingBytes bound what waits for the handlers of all subscriptions of a
 	// connection. A waiting message takes some 200 bytes in addition to its own.
 	maxPending      = 32 << 10
 	maxPendingBytes = 16 << 20
 
-	// maxReadPause is for how long the connection is not read at most. A server disconnects a
-	// client that reads nothing as a slow consumer.
+	// maxReadPause is the longest time for which the connection is not read. A server disconnects
+	// a client that reads nothing, as a slow consumer.
 	maxReadPause = time.Second
 )
 
 // Subscribe subscribes on a connection that DialNATS or RunNATS made, and bounds what waits for
-// its handler. nats.go itself reads on however far a handler is behind, and then drops messages.
-// Here a connection whose handlers are behind is not read, so that the server holds the
-// publishers back. Messages are dropped only if that does not help and twice as many wait;
+// its handler. nats.go itself continues to read however far a handler is behind, and then drops
+// messages. Here a connection whose handlers are behind is not read, so that the server slows down
+// the publishers. Messages are dropped only if that does not help and twice as many wait.
 // Subscription.Dropped counts them.
 func Subscribe(nc *nats.Conn, subject string, handler nats.MsgHandler) (*nats.Subscription, error) {
 	s, err := nc.Subscribe(subject, handler)

@@ -13,9 +13,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// TestBackpressureDialerHoldsServerBack blocks a handler while more messages are published than
-// the client keeps. The others must wait in the server, and arrive later.
-func TestBackpressureDialerHoldsServerBack(t *testing.T) {
+// TestBackpressureDialerSlowsServer blocks a handler while more messages are published than the
+// client keeps. The others must wait in the server, and arrive later.
+func TestBackpressureDialerSlowsServer(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ messages, size, least, most int }{
 		"many":  {131_072, 50, 32_769, 49_152},
@@ -31,9 +31,9 @@ func TestBackpressureDialerHoldsServerBack(t *testing.T) {
 			}
 			defer nc.Close()
 			var handled atomic.Int64
-			goOn := make(chan struct{})
+			unblock := make(chan struct{})
 			sub, err := Subscribe(nc, "x", func(*nats.Msg) {
-				<-goOn
+				<-unblock
 				handled.Add(1)
 			})
 			if err != nil {
@@ -71,7 +71,7 @@ func TestBackpressureDialerHoldsServerBack(t *testing.T) {
 			if n := waiting(); n > c.most {
 				t.Errorf("%d messages wait in the client, want no more than %d", n, c.most)
 			}
-			close(goOn)
+			close(unblock)
 			testutil.Until(t, func() error {
 				if n := handled.Load(); n != int64(c.messages) {
 					return fmt.Errorf("%d messages handled, want %d", n, c.messages)
@@ -93,11 +93,11 @@ func TestThrottledConnIsReadEverySecond(t *testing.T) {
 		go theirs.Write([]byte("abc"))
 		var behind atomic.Bool
 		behind.Store(true)
-		h := &throttledConn{ours, behind.Load}
+		c := &throttledConn{ours, behind.Load}
 		read := func(want time.Duration) {
 			t.Helper()
 			began := time.Now()
-			if _, err := h.Read(make([]byte, 1)); err != nil {
+			if _, err := c.Read(make([]byte, 1)); err != nil {
 				t.Fatal(err)
 			}
 			if got := time.Since(began); got != want {
@@ -114,9 +114,9 @@ func TestThrottledConnIsReadEverySecond(t *testing.T) {
 	})
 }
 
-// TestBackpressureDialerDropsEndedSubscriptions checks that what waits in a subscription that
-// has ended does not count.
-func TestBackpressureDialerDropsEndedSubscriptions(t *testing.T) {
+// TestBackpressureDialerForgetsEndedSubscriptions checks that messages that wait in a subscription
+// that has ended do not count.
+func TestBackpressureDialerForgetsEndedSubscriptions(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
 	log, _ := testutil.NewLog()
@@ -125,7 +125,7 @@ func TestBackpressureDialerDropsEndedSubscriptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	f := nc.Opts.CustomDialer.(*backpressureDialer)
+	d := nc.Opts.CustomDialer.(*backpressureDialer)
 	for range 3 {
 		sub, err := Subscribe(nc, "x", func(*nats.Msg) {})
 		if err != nil {
@@ -135,7 +135,7 @@ func TestBackpressureDialerDropsEndedSubscriptions(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if f.overloaded() || len(f.subscriptions) != 0 {
-		t.Errorf("%d subscriptions count, want none", len(f.subscriptions))
+	if d.overloaded() || len(d.subscriptions) != 0 {
+		t.Errorf("%d subscriptions count, want none", len(d.subscriptions))
 	}
 }

@@ -57,16 +57,16 @@ func Check(nats string, files NATSTLS, etcd string, getenv func(string) string) 
 type serverList struct {
 	flag    string
 	schemes []string // allowed ones; the first is the default
-	port    string   // the default port; empty: that of the scheme
+	port    string   // the default port; empty: the scheme's own
 }
 
-// parse parses a comma-separated list of servers. Its errors contain no password, neither one in
-// a URL, nor part of one that a comma cut in two.
+// parse parses a comma-separated list of servers. Its errors contain no password of a URL, and no
+// part of a password that has a comma in it.
 func (l serverList) parse(value string) ([]*url.URL, error) {
 	var servers []*url.URL
 	for i, item := range strings.Split(value, ",") {
 		item = strings.TrimSpace(item)
-		u, err := l.server(item)
+		u, err := l.parseServer(item)
 		if err == nil {
 			servers = append(servers, u)
 			continue
@@ -81,7 +81,8 @@ func (l serverList) parse(value string) ([]*url.URL, error) {
 	return servers, nil
 }
 
-func (l serverList) server(item string) (*url.URL, error) {
+// parseServer parses one server of the list.
+func (l serverList) parseServer(item string) (*url.URL, error) {
 	if item == "" {
 		return nil, errors.New("a name is empty")
 	}

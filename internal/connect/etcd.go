@@ -64,7 +64,7 @@ func DialEtcd(ctx context.Context, endpoints string, getenv func(string) string,
 				explained, err = why != nil, cmp.Or(why, fmt.Errorf("no answer in %v", config.DialTimeout))
 			}
 			if explained || !logged {
-				log.Warn("etcd is not connected; connecting goes on", "endpoints", redactedURLs(urls), "error", err)
+				log.Warn("etcd is not connected; retrying", "endpoints", redactedURLs(urls), "error", err)
 				logged, last = true, err
 			}
 		}
@@ -81,20 +81,20 @@ func DialEtcd(ctx context.Context, endpoints string, getenv func(string) string,
 func IsEtcdAuthError(err error) bool {
 	return slices.ContainsFunc([]error{
 		rpctypes.ErrAuthFailed, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound,
-	}, func(refusal error) bool { return errors.Is(err, refusal) })
+	}, func(authError error) bool { return errors.Is(err, authError) })
 }
 
-// newEtcdClient returns a client. ctx bounds only the login; the client outlives it.
+// newEtcdClient returns a client. ctx bounds only the login: the client outlives ctx.
 func newEtcdClient(ctx context.Context, config clientv3.Config) (*clientv3.Client, error) {
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	release := context.AfterFunc(ctx, end)
-	config.Context = life
+	clientCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	detach := context.AfterFunc(ctx, cancel)
+	config.Context = clientCtx
 	client, err := clientv3.New(config)
 	if err != nil {
-		end()
+		cancel()
 		return nil, err
 	}
-	if !release() { // ctx ended meanwhile, and the client with it
+	if !detach() { // ctx ended meanwhile, which has cancelled clientCtx
 		client.Close()
 		return nil, ctx.Err()
 	}

@@ -25,15 +25,15 @@ const (
 	MaxEtcdMessage = 4 << 20
 
 	connectTimeout = 5 * time.Second // for a connection to etcd and the login
-	hurriedTimeout = 2 * time.Second // the same while there are endpoints that were not tried yet
+	shortTimeout   = 2 * time.Second // the same, while other endpoints have not been tried yet
 
-	replaceAfter = time.Minute // for how long the cluster must be unreachable before another one may replace it
+	replaceAfter = time.Minute // how long the cluster must be unreachable before another one may replace it
 )
 
 // EtcdEndpoints are the endpoints of one etcd cluster. A session uses one endpoint at a time. A
 // client of all endpoints would change the endpoint from call to call, so one member that
-// returns errors, such as a learner or a member without a leader, would break what takes several
-// calls.
+// returns errors, such as a learner or a member without a leader, would break every task that takes
+// several calls.
 type EtcdEndpoints struct {
 	urls   []*url.URL
 	config clientv3.Config // without Endpoints
@@ -73,9 +73,9 @@ func failFast(ctx context.Context, method string, request, reply any, conn *grpc
 func (e *EtcdEndpoints) String() string { return redactedURLs(e.urls) }
 
 // configFor returns the configuration of a client of one endpoint.
-func (e *EtcdEndpoints) configFor(i int, within time.Duration) clientv3.Config {
+func (e *EtcdEndpoints) configFor(i int, timeout time.Duration) clientv3.Config {
 	config := e.config
-	config.Endpoints, config.DialTimeout = e.config.Endpoints[i:i+1], within
+	config.Endpoints, config.DialTimeout = e.config.Endpoints[i:i+1], timeout
 	return config
 }
 
@@ -89,7 +89,7 @@ type EtcdSessions struct {
 	authError error // the first one before any success; nil: none
 
 	failingSince  time.Time      // when the first session after the last success failed
-	otherClusters map[int]uint64 // the cluster ids of endpoints of another cluster than before, by index
+	otherClusters map[int]uint64 // the cluster ids of endpoints that belong to another cluster than before, by index
 }
 
 // Sessions returns sessions that begin at the first endpoint.
@@ -108,13 +108,13 @@ type EtcdSession struct {
 // Open connects to the current endpoint and logs in, until ctx ends. The session outlives ctx.
 func (s *EtcdSessions) Open(ctx context.Context) (*EtcdSession, error) {
 	s.endpoints.once.Do(func() { s.endpoints.chooseCluster(ctx) })
-	within := connectTimeout
+	timeout := connectTimeout
 	if s.failures < len(s.endpoints.urls)-1 {
-		within = hurriedTimeout
+		timeout = shortTimeout
 	}
-	client, err := newEtcdClient(clientv3.WithRequireLeader(ctx), s.endpoints.configFor(s.current, within))
+	client, err := newEtcdClient(clientv3.WithRequireLeader(ctx), s.endpoints.configFor(s.current, timeout))
 	if err == nil {
-		if err = awaitReady(ctx, client.ActiveConnection(), within); err != nil {
+		if err = awaitReady(ctx, client.ActiveConnection(), timeout); err != nil {
 			client.Close()
 		}
 	}
@@ -124,7 +124,7 @@ func (s *EtcdSessions) Open(ctx context.Context) (*EtcdSession, error) {
 	case IsEtcdAuthError(err):
 		err = fmt.Errorf("with %s and %s: %w", etcdUser, etcdPass, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("no answer in %v", within)
+		err = fmt.Errorf("no answer in %v", timeout)
 	}
 	return nil, fmt.Errorf("connect to etcd at %s: %w", s.Endpoint(), err)
 }
@@ -168,27 +168,27 @@ func (s *EtcdSessions) PermanentError() error {
 	return s.authError
 }
 
-// CheckCluster checks the header of a response: a session must stay with one cluster, and with
-// that of the sessions before, unless the cluster was replaced.
+// CheckCluster checks the header of a response: all responses of a session must be from one
+// cluster, the same as in earlier sessions, unless that cluster was replaced.
 func (s *EtcdSession) CheckCluster(h *etcdserverpb.ResponseHeader) error {
 	id := h.GetClusterId()
 	if s.cluster == 0 {
 		known := &s.sessions.endpoints.cluster
 		if before := known.Load(); before != 0 && before != id && !s.sessions.isReplacement(id) {
-			return fmt.Errorf("etcd at %s is of another cluster (%x) than before (%x)", s.Endpoint, id, before)
+			return fmt.Errorf("etcd at %s belongs to another cluster (%x) than before (%x)", s.Endpoint, id, before)
 		}
 		known.Store(id)
 		s.cluster = id
 	}
 	if s.cluster != id {
-		return fmt.Errorf("etcd at %s is another cluster now (%x, before %x)", s.Endpoint, id, s.cluster)
+		return fmt.Errorf("etcd at %s belongs to another cluster now (%x, before %x)", s.Endpoint, id, s.cluster)
 	}
 	return nil
 }
 
-// isReplacement records that the current endpoint is of another cluster than before. It reports
-// whether that cluster has replaced the old one: most endpoints are of it, or no endpoint of the
-// old cluster has worked for replaceAfter. Otherwise the list of endpoints is wrong, or the old
+// isReplacement records that the current endpoint belongs to another cluster than before. It
+// reports whether that cluster has replaced the old one: most endpoints belong to it, or no endpoint
+// of the old cluster has worked for replaceAfter. Otherwise the list of endpoints is wrong, or the old
 // cluster is only unreachable.
 func (s *EtcdSessions) isReplacement(id uint64) bool {
 	if s.otherClusters == nil {
@@ -210,14 +210,14 @@ type clusterVote struct {
 	cluster  uint64 // 0: none
 }
 
-// chooseCluster finds out which cluster the endpoints are of, before the first session. If they
-// are of several, all programs with the same endpoints choose the same cluster, whatever the
+// chooseCluster finds out to which cluster the endpoints belong, before the first session. If they
+// belong to several, all programs with the same endpoints choose the same cluster, whatever the
 // order of the endpoints.
 func (e *EtcdEndpoints) chooseCluster(ctx context.Context) {
 	if len(e.urls) == 1 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, hurriedTimeout)
+	ctx, cancel := context.WithTimeout(ctx, shortTimeout)
 	defer cancel()
 	var requests sync.WaitGroup
 	defer requests.Wait()
@@ -227,7 +227,7 @@ func (e *EtcdEndpoints) chooseCluster(ctx context.Context) {
 		requests.Go(func() { votes <- clusterVote{i, e.clusterID(ctx, i)} })
 	}
 	ids, counts := make([]uint64, len(e.urls)), make(map[uint64]int)
-	var chosen uint64 // the cluster of most endpoints, and of several such the one with the lowest id
+	var chosen uint64 // the cluster of most endpoints; if several have as many, the one with the lowest id
 	for range e.urls {
 		vote := <-votes
 		if vote.cluster == 0 {
@@ -259,7 +259,7 @@ func (e *EtcdEndpoints) chooseCluster(ctx context.Context) {
 // clusterID returns the cluster id of an endpoint, which members return without a login. It
 // returns 0 if the endpoint does not answer, is a learner, or has no leader.
 func (e *EtcdEndpoints) clusterID(ctx context.Context, i int) uint64 {
-	config := e.configFor(i, hurriedTimeout)
+	config := e.configFor(i, shortTimeout)
 	config.Username, config.Password = "", ""
 	client, err := newEtcdClient(ctx, config)
 	if err != nil {
@@ -278,9 +278,9 @@ func fetchStatus(ctx context.Context, conn *grpc.ClientConn, response *etcdserve
 }
 
 // awaitReady waits until conn is connected. It fails as soon as an attempt has failed, or after
-// within. Without it, calls to etcd would wait, and not report that no server answers.
-func awaitReady(ctx context.Context, conn *grpc.ClientConn, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, within)
+// timeout. Without it, calls to etcd would wait, and not report that no server answers.
+func awaitReady(ctx context.Context, conn *grpc.ClientConn, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	conn.Connect()
 	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
@@ -298,7 +298,7 @@ func connectError(ctx context.Context, conn *grpc.ClientConn) error {
 	}
 	err := fetchStatus(ctx, conn, new(etcdserverpb.StatusResponse))
 	if err == nil {
-		return errors.New("the connection came too late")
+		return errors.New("the first attempt to connect failed, although a later one succeeded")
 	}
 	return errors.New(plainMessage(status.Convert(err).Message()))
 }

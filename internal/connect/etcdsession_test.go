@@ -29,15 +29,15 @@ func newSessions(t *testing.T, getenv func(string) string, endpoints ...string) 
 func TestEtcdSessionsRotateEndpoints(t *testing.T) {
 	t.Parallel()
 	s := startEtcd(t, nil)
-	all, _ := newSessions(t, env(), "http://127.0.0.1:1", s.Endpoint(), "http://127.0.0.1:2")
-	_, err := all.Open(t.Context())
+	sessions, _ := newSessions(t, env(), "http://127.0.0.1:1", s.Endpoint(), "http://127.0.0.1:2")
+	_, err := sessions.Open(t.Context())
 	if want := "connect to etcd at http://127.0.0.1:1: "; err == nil || !strings.HasPrefix(err.Error(), want+"dial tcp 127.0.0.1:1: ") || !strings.HasSuffix(err.Error(), "connection refused") {
 		t.Fatalf("got %v, want %q and the reason", err, want)
 	}
-	if all.Failed(err) {
+	if sessions.Failed(err) {
 		t.Error("after one failure, all endpoints count as tried")
 	}
-	session, err := all.Open(t.Context())
+	session, err := sessions.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,9 +49,9 @@ func TestEtcdSessionsRotateEndpoints(t *testing.T) {
 	if err := session.CheckCluster(got.Header); err != nil {
 		t.Error(err)
 	}
-	all.Succeeded()
+	sessions.Succeeded()
 	for i, want := range []bool{false, false, true, true} {
-		if got := all.Failed(errors.New("x")); got != want {
+		if got := sessions.Failed(errors.New("x")); got != want {
 			t.Errorf("failure %d: all tried: %v, want %v", i, got, want)
 		}
 	}
@@ -74,8 +74,8 @@ func TestPlainMessageStripsGRPCPrefix(t *testing.T) {
 func TestEtcdSessionFailsFastWithoutServer(t *testing.T) {
 	t.Parallel()
 	s := startEtcd(t, nil)
-	all, _ := newSessions(t, env(), s.Endpoint())
-	session, err := all.Open(t.Context())
+	sessions, _ := newSessions(t, env(), s.Endpoint())
+	session, err := sessions.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,23 +85,23 @@ func TestEtcdSessionFailsFastWithoutServer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := session.Get(ctx, "k"); err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v after %v, want at once an error that says that no server answers", err, time.Since(start))
+		t.Errorf("got %v after %v, want an error at once, that no server answers", err, time.Since(start))
 	}
 }
 
 func TestEtcdSessionsPermanentError(t *testing.T) {
 	t.Parallel()
 	denied := fmt.Errorf("list: %w", rpctypes.ErrPermissionDenied)
-	all, _ := newSessions(t, env(), "a", "b")
-	if all.Failed(denied); all.PermanentError() != nil {
+	sessions, _ := newSessions(t, env(), "a", "b")
+	if sessions.Failed(denied); sessions.PermanentError() != nil {
 		t.Error("the error is permanent before the other endpoint was tried")
 	}
-	if all.Failed(errors.New("unreachable")); all.PermanentError() != denied {
-		t.Errorf("got %v, want the authentication error", all.PermanentError())
+	if sessions.Failed(errors.New("unreachable")); sessions.PermanentError() != denied {
+		t.Errorf("got %v, want the authentication error", sessions.PermanentError())
 	}
-	all.Succeeded()
+	sessions.Succeeded()
 	for range 5 {
-		if all.Failed(denied); all.PermanentError() != nil {
+		if sessions.Failed(denied); sessions.PermanentError() != nil {
 			t.Error("the error is permanent although a session has succeeded before")
 		}
 	}
@@ -110,38 +110,38 @@ func TestEtcdSessionsPermanentError(t *testing.T) {
 func TestEtcdSessionsClusterReplacement(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		all, _ := newSessions(t, env(), "a", "b", "c")
+		sessions, _ := newSessions(t, env(), "a", "b", "c")
 		check := func(id uint64, want string) {
 			t.Helper()
-			session := &EtcdSession{Endpoint: all.Endpoint(), sessions: all}
+			session := &EtcdSession{Endpoint: sessions.Endpoint(), sessions: sessions}
 			err := session.CheckCluster(&etcdserverpb.ResponseHeader{ClusterId: id})
 			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-				t.Errorf("cluster %x at %s: got %v, want %q", id, all.Endpoint(), err, want)
+				t.Errorf("cluster %x at %s: got %v, want %q", id, sessions.Endpoint(), err, want)
 			}
 			if err != nil {
-				all.Failed(err)
+				sessions.Failed(err)
 			} else {
-				all.Succeeded()
+				sessions.Succeeded()
 				if err := session.CheckCluster(&etcdserverpb.ResponseHeader{ClusterId: id + 1}); err == nil {
 					t.Error("the session continues with another cluster")
 				}
 			}
 		}
-		fail := func() { all.Failed(errors.New("unreachable")) }
+		fail := func() { sessions.Failed(errors.New("unreachable")) }
 		check(1, "")
 		fail()
-		const other = " is of another cluster (2) than before (1)"
+		const other = " belongs to another cluster (2) than before (1)"
 		check(2, "etcd at http://b:2379"+other)
 		fail()
 		fail()
-		check(2, "etcd at http://b:2379"+other) // still the only endpoint of it
-		check(2, "")                            // most endpoints are of it now
+		check(2, "etcd at http://b:2379"+other) // still its only endpoint
+		check(2, "")                            // most endpoints belong to it now
 		fail()
-		check(1, "etcd at http://a:2379 is of another cluster (1) than before (2)")
+		check(1, "etcd at http://a:2379 belongs to another cluster (1) than before (2)")
 		fail()
 		fail()
 		time.Sleep(replaceAfter)
-		check(1, "etcd at http://a:2379 is of another cluster (1) than before (2)")
+		check(1, "etcd at http://a:2379 belongs to another cluster (1) than before (2)")
 		fail()
 		fail()
 		time.Sleep(time.Second)
@@ -157,9 +157,9 @@ func TestEtcdSessionsChooseMajorityCluster(t *testing.T) {
 	a, b := named("a"), named("b")
 	other := strings.Replace(b, "127.0.0.1", "localhost", 1)
 	for _, endpoints := range [][]string{{a, b, other}, {b, other, a, "http://127.0.0.1:1"}} {
-		all, _ := newSessions(t, env(), endpoints...)
+		sessions, _ := newSessions(t, env(), endpoints...)
 		for range endpoints {
-			session, err := all.Open(t.Context())
+			session, err := sessions.Open(t.Context())
 			if err == nil {
 				got, err2 := session.Get(t.Context(), "k")
 				if err = err2; err == nil {
@@ -167,14 +167,14 @@ func TestEtcdSessionsChooseMajorityCluster(t *testing.T) {
 				}
 				session.Close()
 			}
-			if good := all.Endpoint() == b || all.Endpoint() == other; (err == nil) != good {
-				t.Errorf("at %s: %v", all.Endpoint(), err)
+			if good := sessions.Endpoint() == b || sessions.Endpoint() == other; (err == nil) != good {
+				t.Errorf("at %s: %v", sessions.Endpoint(), err)
 			}
-			all.current = (all.current + 1) % len(endpoints) // without a failure
+			sessions.current = (sessions.current + 1) % len(endpoints) // without a failure
 		}
 	}
-	all, journal := newSessions(t, env(), a, b)
-	session, err := all.Open(t.Context())
+	sessions, journal := newSessions(t, env(), a, b)
+	session, err := sessions.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,8 @@ type NATSHooks struct {
 	StatusChanged func(connected bool)
 
 	// Denied is called for a subject that the server does not let the program subscribe to or
-	// publish on; empty if the server does not name it. It reports whether it handles that
-	// subject, and whether the denial is new: only a new one is logged.
+	// publish on. The subject is empty if the server does not name it. Denied reports whether it
+	// handles that subject, and whether the denial is new: only a new one is logged.
 	Denied func(subject string, publishing bool) (known, isNew bool)
 
 	// ConnectError is called with the reason of each attempt to connect that failed.
@@ -74,7 +74,7 @@ func RunNATS(ctx context.Context, servers string, getenv func(string) string, lo
 	if err != nil {
 		return err
 	}
-	for brief := 0; ctx.Err() == nil; {
+	for shortLivedCount := 0; ctx.Err() == nil; {
 		nc, err := c.connect(ctx)
 		if err != nil || nc == nil {
 			return err
@@ -84,10 +84,10 @@ func RunNATS(ctx context.Context, servers string, getenv func(string) string, lo
 			return err
 		}
 		// A server that closes each connection at once gets no more attempts than any other.
-		if brief++; time.Since(began) > shortLived {
-			brief = 0
+		if shortLivedCount++; time.Since(began) > shortLived {
+			shortLivedCount = 0
 		}
-		backoff.Wait(ctx, shortLivedPause(brief))
+		backoff.Wait(ctx, shortLivedPause(shortLivedCount))
 	}
 	return nil
 }
@@ -97,10 +97,11 @@ func shortLivedPause(connections int) time.Duration {
 	return min(time.Duration(connections)*backoff.Server.Longest, shortLived)
 }
 
-// shortLived is how long a connection lasts at most to count as short-lived.
+// shortLived is the longest lifetime of a short-lived connection.
 const shortLived = 5 * time.Second
 
-// use calls use with a connection until it is closed or ctx ends, and then closes it.
+// use calls the function use with a connection, waits until the connection is closed or ctx ends,
+// and then closes it.
 func (c *natsClient) use(ctx context.Context, nc *nats.Conn, use func(context.Context, *nats.Conn) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -121,7 +122,7 @@ func (c *natsClient) use(ctx context.Context, nc *nats.Conn, use func(context.Co
 	watching.Wait()
 	if nc.IsClosed() {
 		c.reporter.closed(nc)
-		return nil // an error of use comes from that, and the next connection starts anew
+		return nil // any error of use has the same cause, and the caller connects again
 	}
 	nc.Close()
 	return err
@@ -131,7 +132,7 @@ func (c *natsClient) use(ctx context.Context, nc *nats.Conn, use func(context.Co
 type natsClient struct {
 	reporter    *connReporter
 	opts        nats.Options
-	credentials string // where they come from
+	credentials string // their source, for errors
 	accepted    bool   // a server has accepted the credentials
 }
 

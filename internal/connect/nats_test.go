@@ -201,7 +201,7 @@ func TestNATSLogsEachChangeOnce(t *testing.T) {
 		}
 		connected <- nc
 	}()
-	testutil.Until(t, journal.HasCount("NATS is not connected; connecting goes on\" server="+url+" error=\"dial tcp ", 1))
+	testutil.Until(t, journal.HasCount("NATS is not connected; retrying\" server="+url+" error=\"dial tcp ", 1))
 	testutil.Until(t, journal.HasCount("connection refused", 1))
 	s = restart(t, config)
 	nc := <-connected
@@ -271,7 +271,7 @@ func TestNATSRetriesAuthErrorsAfterSuccess(t *testing.T) {
 
 // unreachableLine returns the beginning of the log line that says why NATS cannot be reached.
 func unreachableLine(url string) string {
-	return "NATS cannot be reached; connecting goes on\" server=" + url + " error=\"dial tcp " + strings.TrimPrefix(url, "nats://") + ": connect: connection refused\""
+	return "NATS cannot be reached; retrying\" server=" + url + " error=\"dial tcp " + strings.TrimPrefix(url, "nats://") + ": connect: connection refused\""
 }
 
 // TestNATSLogsReasonForEachServer has lists of servers that fail for different reasons.
@@ -292,7 +292,7 @@ func TestNATSLogsReasonForEachServer(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); DialNATS(ctx, servers, env(), log, nil) }()
-		testutil.Until(t, journal.HasCount("NATS is not connected; connecting goes on", 1))
+		testutil.Until(t, journal.HasCount("NATS is not connected; retrying", 1))
 		cancel()
 		<-done
 		for _, text := range append(want, "server="+servers) {

@@ -12,8 +12,7 @@ import (
 	"github.com/nats-io/nkeys"
 )
 
-// The environment variables of Dynamo's NATS client, in the order in which the
-// first that is set counts.
+// The environment variables of Dynamo's NATS client, in the order of precedence.
 const (
 	natsUser  = "NATS_AUTH_USERNAME"
 	natsPass  = "NATS_AUTH_PASSWORD"
@@ -22,8 +21,8 @@ const (
 	natsCreds = "NATS_AUTH_CREDENTIALS_FILE"
 )
 
-// natsCredentials chooses the credentials, and says where they come from. hasCertificate says
-// that a client certificate identifies the program.
+// natsCredentials chooses the credentials, and returns their source for errors. hasCertificate
+// means that a client certificate identifies the program.
 func natsCredentials(urls []*url.URL, getenv func(string) string, hasCertificate bool) (opts []nats.Option, source string, err error) {
 	user, pass := getenv(natsUser), getenv(natsPass)
 	switch {

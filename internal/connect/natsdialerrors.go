@@ -36,7 +36,7 @@ func (d *dialErrors) clear() {
 }
 
 // cause returns why a round has made no connection. The error of nats.go is only that of the
-// last server, or, if that server refuses connections, says only that there is none.
+// last server, or, if that server refuses connections, only that no server is available.
 func (d *dialErrors) cause(err error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -27,7 +27,7 @@ type connReporter struct {
 	outageLogged  bool            // the log says that there is no connection
 	loggedReasons []string        // why a lost connection could not be restored
 	lostConn      *nats.Conn      // nil: none is lost
-	lastFault     string          // the last logged error that may come again
+	lastFault     string          // the last logged error that may be repeated
 	loggedDenials map[string]bool // permission errors on subjects that no hook handles
 	lastHandled   error           // the last asynchronous error of nats.go that was handled
 
@@ -43,7 +43,7 @@ func (r *connReporter) dialFailed(err error) (why error) {
 	r.reportError(why)
 	switch {
 	case !r.outageLogged:
-		r.log.Warn("NATS is not connected; connecting goes on", r.attrsWithCause(err, why)...)
+		r.log.Warn("NATS is not connected; retrying", r.attrsWithCause(err, why)...)
 	case isAuthError(err) && r.lastFault != err.Error():
 		r.log.Warn("NATS reports a fault", r.attrs(err)...)
 		r.lastFault = err.Error()
@@ -52,7 +52,7 @@ func (r *connReporter) dialFailed(err error) (why error) {
 	return why
 }
 
-// reportError calls ConnectError, unless the error says only that there is no server.
+// reportError calls ConnectError, unless the error is only that no server is available.
 func (r *connReporter) reportError(err error) {
 	if r.hooks.ConnectError != nil && err != nil && !errors.Is(err, nats.ErrNoServers) {
 		r.hooks.ConnectError(err)
@@ -68,7 +68,7 @@ func (r *connReporter) connected(nc *nats.Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !nc.IsConnected() {
-		return // the callback came late: the connection is lost again
+		return // the callback was late: the connection is lost again
 	}
 	r.log.Info("Connected to NATS", "server", serverURL(nc))
 	r.outageLogged, r.loggedReasons, r.lastFault, r.lostConn = false, nil, "", nil
@@ -79,7 +79,7 @@ func (r *connReporter) disconnected(nc *nats.Conn, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !nc.IsClosed() && !r.outageLogged {
-		r.log.Warn("Lost the connection to NATS; connecting goes on", r.attrs(err)...)
+		r.log.Warn("Lost the connection to NATS; retrying", r.attrs(err)...)
 		r.outageLogged = true
 	}
 	r.lostConn = nc
@@ -92,7 +92,7 @@ func (r *connReporter) closed(nc *nats.Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.outageLogged {
-		r.log.Warn("NATS has closed the connection; connecting goes on", r.attrs(nc.LastError())...)
+		r.log.Warn("NATS has closed the connection; retrying", r.attrs(nc.LastError())...)
 		r.outageLogged = true
 	}
 	r.setStatus(false)
@@ -126,7 +126,7 @@ func (r *connReporter) logStillLost() {
 	if why == nil || isAuthError(last) || len(r.loggedReasons) >= maxLoggedReasons || slices.Contains(r.loggedReasons, why.Error()) {
 		return
 	}
-	r.log.Warn("NATS cannot be reached; connecting goes on", r.attrsWithCause(last, why)...)
+	r.log.Warn("NATS cannot be reached; retrying", r.attrsWithCause(last, why)...)
 	r.loggedReasons = append(r.loggedReasons, why.Error())
 }
 
@@ -138,7 +138,7 @@ func (r *connReporter) attemptFailed() {
 }
 
 // asyncError handles an error from the server, which nats.go would print on stderr. The same
-// error may come with every attempt to reconnect, or with every message.
+// error may be repeated with every attempt to reconnect, or with every message.
 func (r *connReporter) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -169,7 +169,7 @@ func (r *connReporter) asyncError(_ *nats.Conn, sub *nats.Subscription, err erro
 // maxLoggedDenials bounds how many denied subjects are logged.
 const maxLoggedDenials = 32
 
-// permissionDenied logs once that a permission is denied. The error comes again with every poll
+// permissionDenied logs once that a permission is denied. The error is repeated with every poll
 // and every reconnection, for several subjects in turn. If a hook handles the subject, it
 // decides whether the denial is new.
 func (r *connReporter) permissionDenied(err error) {
@@ -195,7 +195,7 @@ func (r *connReporter) permissionDenied(err error) {
 }
 
 func (r *connReporter) logDenied(err error) {
-	r.log.Warn("NATS denies a permission; going on without it (SECURITY.md lists the permissions that are needed)",
+	r.log.Warn("NATS denies a permission; continuing without it (SECURITY.md lists the permissions that are needed)",
 		"server", r.servers, "error", err)
 }
 
@@ -212,7 +212,8 @@ func deniedSubject(err error) (subject string, publishing bool) {
 // attrs returns the attributes of a log line about an error.
 func (r *connReporter) attrs(err error) []any { return r.attrsWithCause(err, err) }
 
-// attrsWithCause does the same where the cause is known better than from the error of nats.go.
+// attrsWithCause returns the attributes of a log line about an error of nats.go whose cause, why,
+// is known more precisely.
 func (r *connReporter) attrsWithCause(err, why error) []any {
 	attrs := []any{"server", r.servers, "error", why}
 	if hint := natsTLSHint(err); hint != "" {
@@ -252,8 +253,8 @@ func FlushNATS(ctx context.Context, nc *nats.Conn, timeout time.Duration) error 
 	return nil
 }
 
-// awaitError waits until an error was handled. nats.go calls the handler from a goroutine of its
-// own, in the order of the errors. If it never does, awaitError waits for that error only once.
+// awaitError waits until an error was handled. nats.go calls the handler from another goroutine,
+// in the order of the errors. If it never does, awaitError waits for that error only once.
 func (r *connReporter) awaitError(want error) {
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
 		r.mu.Lock()

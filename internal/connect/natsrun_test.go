@@ -151,7 +151,7 @@ func TestRunNATSReplacesClosedConnection(t *testing.T) {
 	if got := status.String(); got != "[true false true false true]" {
 		t.Errorf("the status changes are %s", got)
 	}
-	if n := journal.Count("NATS has closed the connection; connecting goes on"); n != 2 || journal.Count("The Moon Is Full") != 2 {
+	if n := journal.Count("NATS has closed the connection; retrying"); n != 2 || journal.Count("The Moon Is Full") != 2 {
 		t.Errorf("want two lines with the reason:\n%s", journal)
 	}
 	if n := failed.Load(); n != 2 {

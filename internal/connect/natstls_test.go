@@ -103,7 +103,7 @@ func TestNATSTLSErrorLoggedOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, journal := connectTLS(t, c.servers, c.files)
-			testutil.Until(t, journal.HasCount("NATS is not connected; connecting goes on", 1))
+			testutil.Until(t, journal.HasCount("NATS is not connected; retrying", 1))
 			for _, want := range c.want {
 				if journal.Count(want) == 0 {
 					t.Errorf("want %q in\n%s", want, journal)
@@ -162,7 +162,7 @@ func TestNATSTLSLogsReconnectErrors(t *testing.T) {
 	defer nc.Close()
 	testutil.Until(t, journal.HasCount("Connected to NATS", 1))
 	s.Close()
-	testutil.Until(t, journal.HasCount("NATS cannot be reached; connecting goes on", 1))
+	testutil.Until(t, journal.HasCount("NATS cannot be reached; retrying", 1))
 	config.Tune = requireTLS(t, other, false)
 	s = restart(t, config)
 	testutil.Until(t, journal.HasCount("unknown authority", 1))
@@ -172,7 +172,7 @@ func TestNATSTLSLogsReconnectErrors(t *testing.T) {
 		}
 		return nil
 	})
-	if n := journal.Count("NATS cannot be reached; connecting goes on"); n < 2 || n > maxLoggedReasons || journal.Count("hint=") != 1 {
+	if n := journal.Count("NATS cannot be reached; retrying"); n < 2 || n > maxLoggedReasons || journal.Count("hint=") != 1 {
 		t.Errorf("%d lines have a reason, want one for each reason:\n%s", n, journal)
 	}
 }
@@ -288,9 +288,9 @@ func TestNATSLogsDeniedPermissionOnce(t *testing.T) {
 
 func TestNATSBoundsLoggedDenials(t *testing.T) {
 	log, journal := testutil.NewLog()
-	l := &connReporter{log: log}
+	r := &connReporter{log: log}
 	for i := range 100 {
-		l.asyncError(nil, nil, fmt.Errorf("%w: %d", nats.ErrPermissionViolation, i))
+		r.asyncError(nil, nil, fmt.Errorf("%w: %d", nats.ErrPermissionViolation, i))
 	}
 	if got, want := journal.Count("\n"), 32+1; got != want {
 		t.Errorf("got %d lines, want %d", got, want)
@@ -335,7 +335,7 @@ func TestNATSTLSInsecureIsIgnored(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if got := strings.Count(out.String(), "NATS_TLS_INSECURE is ignored: the certificates of NATS servers are always verified (--nats-tls-ca says"); got != want {
+		if got := strings.Count(out.String(), "NATS_TLS_INSECURE is ignored: the certificates of NATS servers are always verified (--nats-tls-ca names"); got != want {
 			t.Errorf("%q: logged %d times, want %d:\n%s", value, got, want, out)
 		}
 	}

@@ -2,7 +2,7 @@ package connect
 
 import "strings"
 
-// OneLine is a value on one line, short enough for an error message.
+// OneLine returns a value on one line, short enough for an error message.
 func OneLine(value []byte) string {
 	s := JoinLines(value)
 	if len(s) > 200 {
@@ -11,5 +11,5 @@ func OneLine(value []byte) string {
 	return s
 }
 
-// JoinLines is a value on one line, with single spaces between its words.
+// JoinLines returns a value on one line, with single spaces between its words.
 func JoinLines(value []byte) string { return strings.Join(strings.Fields(string(value)), " ") }

@@ -51,7 +51,7 @@ func warnInsecure(getenv func(string) string, log *slog.Logger) {
 	}
 }
 
-// Check reports whether the certificate or its key is missing, or a server in the
+// Check returns an error if only one of the certificate and its key is set, or if a server in the
 // comma-separated list has no TLS.
 func (f NATSTLS) Check(servers string) error {
 	if err := requirePair(flagCert, f.Cert, flagKey, f.Key); err != nil {
@@ -156,7 +156,7 @@ func natsTLSHint(err error) string {
 }
 
 const (
-	caHint   = " says who may have signed the server's certificate"
+	caHint   = " names the authorities that may sign the server's certificate"
 	certHint = " identify this program"
 )
 
@@ -180,7 +180,7 @@ func isTLSAlert(err error) bool {
 
 // EtcdTLSError returns why TLS fails with one of a comma-separated list of etcd endpoints, and
 // the variable that may fix it. It returns nil if TLS works, or if no server answers. It makes
-// connections of its own, because gRPC reports only that a connection has ended, if at all.
+// its own connections, because gRPC reports at most that a connection has ended.
 func EtcdTLSError(ctx context.Context, endpoints string, getenv func(string) string) error {
 	urls, err := etcdServers.parse(endpoints)
 	if err != nil || urls[0].Scheme != "https" {
@@ -206,8 +206,8 @@ func EtcdTLSError(ctx context.Context, endpoints string, getenv func(string) str
 // probeTLS makes a TLS connection and waits for the first byte from the server: if the server
 // rejects the client certificate, it sends an alert.
 func probeTLS(ctx context.Context, u *url.URL, config *tls.Config) error {
-	const patience = 2 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	const timeout = 2 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", u.Host)
 	if err != nil {
@@ -220,7 +220,7 @@ func probeTLS(ctx context.Context, u *url.URL, config *tls.Config) error {
 	if err := c.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	c.SetReadDeadline(time.Now().Add(patience))
+	c.SetReadDeadline(time.Now().Add(timeout))
 	if _, err := c.Read(make([]byte, 1)); isTLSAlert(err) {
 		return err
 	}

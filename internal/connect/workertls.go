@@ -24,7 +24,7 @@ func (f WorkerTLS) FirstFlag() string {
 	return firstSet([][2]string{{workerFlagCA, f.CA}, {workerFlagCert, f.Cert}, {workerFlagKey, f.Key}})
 }
 
-// Check reports whether the certificate or its key is missing.
+// Check returns an error if only one of the certificate and its key is set.
 func (f WorkerTLS) Check() error { return requirePair(workerFlagCert, f.Cert, workerFlagKey, f.Key) }
 
 // Config returns the configuration for connections to workers. It reads the files at each call,
@@ -48,7 +48,7 @@ func (f WorkerTLS) Config() (*tls.Config, error) {
 	return config, nil
 }
 
-// WorkerTLSError adds to an error of TLS with a worker what may fix it. rejected says that the
+// WorkerTLSError adds to an error of TLS with a worker what may fix it. rejected means that the
 // worker closed the connection after it had examined the client certificate, or found none.
 func WorkerTLSError(err error, rejected bool) error {
 	fix := tlsHint(err, workerFlagCA, workerFlagCert+" and "+workerFlagKey)

@@ -145,7 +145,7 @@ func (r *etcdRegistry) markDisconnected(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.disconnected {
-		r.log.Warn("etcd is not connected; connecting goes on", "error", err)
+		r.log.Warn("etcd is not connected; retrying", "error", err)
 	}
 	r.disconnected = true
 }
