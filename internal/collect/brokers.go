@@ -78,27 +78,27 @@ type order int
 
 const (
 	inOrder   order = iota
-	late            // it comes for the first time, but after a newer event
-	duplicate       // it came before, or is older than the window
+	late            // the first copy of the event, after a newer event
+	duplicate       // another copy of the event, or one that is older than the window
 )
 
-// classify records an event of a stream. A nil deduper, for events that came over no broker,
+// classify records an event of a stream. A nil deduper, which is for events without a broker,
 // returns inOrder.
-func (c *deduper) classify(v wire.Envelope, kind stats.Kind, worker uint64, rank uint32) order {
-	if c == nil {
+func (d *deduper) classify(v wire.Envelope, kind stats.Kind, worker uint64, rank uint32) order {
+	if d == nil {
 		return inOrder
 	}
 	key := dedupKey{stream{v.Publisher, kind}, worker, rank}
-	c.streams.generationSize = maxDedupStreams
-	w, fresh := c.streams.get(key)
+	d.streams.generationSize = maxDedupStreams
+	w, mustPut := d.streams.get(key)
 	if w == nil {
 		w = new(window)
 		w.restart(v)
-		c.streams.put(key, w, 0)
+		d.streams.put(key, w, 0)
 		return inOrder
 	}
-	if fresh {
-		c.streams.put(key, w, 0)
+	if mustPut {
+		d.streams.put(key, w, 0)
 	}
 	return w.classify(v)
 }

@@ -37,7 +37,7 @@ func TestParseBrokersReadsDynamoFormat(t *testing.T) {
 }
 
 func TestDeduperFindsCopies(t *testing.T) {
-	var c deduper
+	var d deduper
 	for i, s := range []struct {
 		publisher, sequence, worker uint64
 		kind                        stats.Kind
@@ -60,24 +60,24 @@ func TestDeduperFindsCopies(t *testing.T) {
 		{1, 1 << 40, 7, stats.LoadEvent, duplicate},
 		{1, 1024, 7, stats.LoadEvent, duplicate},
 	} {
-		got := c.classify(wire.Envelope{Publisher: s.publisher, Sequence: s.sequence}, s.kind, s.worker, 0)
+		got := d.classify(wire.Envelope{Publisher: s.publisher, Sequence: s.sequence}, s.kind, s.worker, 0)
 		if got != s.want {
 			t.Errorf("event %d: %d, want %d", i, got, s.want)
 		}
 	}
-	if got := c.classify(wire.Envelope{Publisher: 1, Sequence: 0, PublishedAt: 1}, stats.LoadEvent, 7, 0); got != inOrder {
+	if got := d.classify(wire.Envelope{Publisher: 1, Sequence: 0, PublishedAt: 1}, stats.LoadEvent, 7, 0); got != inOrder {
 		t.Errorf("of a restarted publisher: %d, want %d", got, inOrder)
 	}
 }
 
 // TestDeduperSeparatesSharedID has two publishers with the same id, of which one has lower numbers.
 func TestDeduperSeparatesSharedID(t *testing.T) {
-	var c deduper
+	var d deduper
 	for i, s := range []struct {
 		number, at uint64
 		want       order
 	}{{0, 10, inOrder}, {1, 20, inOrder}, {2, 30, inOrder}, {1, 20, duplicate}, {2, 30, duplicate}, {0, 40, inOrder}, {0, 40, duplicate}, {1, 41, inOrder}} {
-		if got := c.classify(wire.Envelope{Publisher: 1, Sequence: s.number, PublishedAt: s.at}, stats.LoadEvent, 7, 0); got != s.want {
+		if got := d.classify(wire.Envelope{Publisher: 1, Sequence: s.number, PublishedAt: s.at}, stats.LoadEvent, 7, 0); got != s.want {
 			t.Errorf("event %d of two publishers: %d, want %d", i, got, s.want)
 		}
 	}
@@ -92,7 +92,7 @@ func TestDeduperNilFindsNoCopies(t *testing.T) {
 
 func TestDeduperFindsCopiesInAnyOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	var c deduper
+	var d deduper
 	seen, newest := make(map[uint64]bool), uint64(0)
 	for i := range 20_000 {
 		number := newest - min(newest, r.Uint64N(2048)) + r.Uint64N(3)*r.Uint64N(40)
@@ -103,7 +103,7 @@ func TestDeduperFindsCopiesInAnyOrder(t *testing.T) {
 		case number < newest:
 			want = late
 		}
-		if got := c.classify(wire.Envelope{Sequence: number}, stats.LoadEvent, 1, 0); got != want && i > 0 {
+		if got := d.classify(wire.Envelope{Sequence: number}, stats.LoadEvent, 1, 0); got != want && i > 0 {
 			t.Fatalf("number %d, newest %d: %d, want %d", number, newest, got, want)
 		}
 		seen[number], newest = true, max(newest, number)
@@ -112,13 +112,13 @@ func TestDeduperFindsCopiesInAnyOrder(t *testing.T) {
 
 func TestDeduperBoundsStreams(t *testing.T) {
 	const most = 131_072 // in each of two generations
-	var c deduper
+	var d deduper
 	arrives := func(publisher, number uint64) order {
-		return c.classify(wire.Envelope{Publisher: publisher, Sequence: number}, stats.LoadEvent, 7, 0)
+		return d.classify(wire.Envelope{Publisher: publisher, Sequence: number}, stats.LoadEvent, 7, 0)
 	}
 	for publisher := range uint64(4 * most) { // forged
 		arrives(publisher, 0)
-		if n := len(c.streams.young) + len(c.streams.old); n > 2*most {
+		if n := len(d.streams.young) + len(d.streams.old); n > 2*most {
 			t.Fatalf("%d streams are remembered, want at most %d", n, 2*most)
 		}
 		if publisher%(most/2) == 0 {
@@ -128,7 +128,7 @@ func TestDeduperBoundsStreams(t *testing.T) {
 			}
 		}
 	}
-	if n := len(c.streams.young) + len(c.streams.old); n < most {
+	if n := len(d.streams.young) + len(d.streams.old); n < most {
 		t.Errorf("%d streams are remembered, want at least %d", n, most)
 	}
 }

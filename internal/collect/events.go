@@ -78,9 +78,9 @@ type sequenceTracker interface {
 }
 
 // handleEnvelope handles an event in an envelope (0.9 to 1.6), unless another broker has
-// delivered a copy of it. numbers is nil where a missing event may still come over another
+// delivered a copy of it. tracker is nil where a missing event may still arrive from another
 // broker.
-func (e *Events) handleEnvelope(at fleet.Endpoint, topic string, v wire.Envelope, numbers sequenceTracker, by *deduper) {
+func (e *Events) handleEnvelope(at fleet.Endpoint, topic string, v wire.Envelope, tracker sequenceTracker, dedup *deduper) {
 	kind := kindOfTopic[topic]
 	if string(v.Topic) != topic {
 		e.reject(kind, stats.BadID, errors.New("the topic in the envelope differs from the subject"))
@@ -89,22 +89,22 @@ func (e *Events) handleEnvelope(at fleet.Endpoint, topic string, v wire.Envelope
 	counts := &e.fleet.Stats
 	// The clock is read once per event, because a lag in milliseconds needs it.
 	counts.RecordLag(time.Since(time.UnixMilli(int64(v.PublishedAt))))
-	behind := false
-	if numbers != nil {
-		behind = e.detectGap(gapKey{numbers, stream{v.Publisher, kind}}, v.Sequence)
+	outOfOrder := false
+	if tracker != nil {
+		outOfOrder = e.detectGap(gapKey{tracker, stream{v.Publisher, kind}}, v.Sequence)
 	}
 	switch kind {
 	case stats.LoadEvent:
-		e.handleLoad(at, v, by, behind)
+		e.handleLoad(at, v, dedup, outOfOrder)
 	case stats.HitRate:
 		hit, err := wire.ParseHitRateMsgpack(v.Payload)
-		if err == nil && by.classify(v, kind, hit.Worker, 0) == duplicate {
+		if err == nil && dedup.classify(v, kind, hit.Worker, 0) == duplicate {
 			counts.CountRejected(kind, stats.Repeated)
 			return
 		}
 		e.recordHit(hit, stats.BadMsgpack, err)
 	case stats.ForwardPass:
-		e.handleForwardPass(at, v, by, behind)
+		e.handleForwardPass(at, v, dedup, outOfOrder)
 	}
 }
 
@@ -138,17 +138,17 @@ func (e *Events) handleJSON(topic string, data []byte) {
 	}
 }
 
-func (e *Events) handleLoad(at fleet.Endpoint, v wire.Envelope, by *deduper, behind bool) {
+func (e *Events) handleLoad(at fleet.Endpoint, v wire.Envelope, dedup *deduper, outOfOrder bool) {
 	l, err := wire.ParseActiveLoad(v.Payload)
 	if err != nil {
 		e.reject(stats.LoadEvent, stats.BadMsgpack, err)
 		return
 	}
-	if by.classify(v, stats.LoadEvent, l.Worker, l.Rank) != inOrder { // an older load must not replace a newer one
+	if dedup.classify(v, stats.LoadEvent, l.Worker, l.Rank) != inOrder { // an older load must not replace a newer one
 		e.fleet.Stats.CountRejected(stats.LoadEvent, stats.Repeated)
 		return
 	}
-	from := fleet.Origin{Endpoint: at, Worker: l.Worker, Rank: l.Rank, Sent: v.PublishedAt, OutOfOrder: behind}
+	from := fleet.Origin{Endpoint: at, Worker: l.Worker, Rank: l.Rank, Sent: v.PublishedAt, OutOfOrder: outOfOrder}
 	e.recordLoad(from, fleet.FromActiveLoad, fleet.Load{KVActive: l.KVActive()}, l.IsEstimate())
 }
 
@@ -164,9 +164,10 @@ func (e *Events) recordLoad(from fleet.Origin, source fleet.Source, l fleet.Load
 	}
 }
 
-func (e *Events) recordHit(hit wire.HitRate, otherwise stats.Reason, err error) {
+// recordHit records a hit, or counts the event as rejected for reason if err is not nil.
+func (e *Events) recordHit(hit wire.HitRate, reason stats.Reason, err error) {
 	if err != nil {
-		e.fleet.Stats.CountRejected(stats.HitRate, otherwise)
+		e.fleet.Stats.CountRejected(stats.HitRate, reason)
 		if e.verbose {
 			e.log.Debug("Failed to deserialize KV hit rate event", "error", err)
 		}
@@ -179,7 +180,7 @@ func (e *Events) recordHit(hit wire.HitRate, otherwise stats.Reason, err error) 
 	}
 }
 
-func (e *Events) handleForwardPass(at fleet.Endpoint, v wire.Envelope, by *deduper, behind bool) {
+func (e *Events) handleForwardPass(at fleet.Endpoint, v wire.Envelope, dedup *deduper, outOfOrder bool) {
 	p, err := wire.ParseForwardPass(v.Payload)
 	if err != nil {
 		e.reject(stats.ForwardPass, stats.BadMsgpack, err)
@@ -192,13 +193,13 @@ func (e *Events) handleForwardPass(at fleet.Endpoint, v wire.Envelope, by *dedup
 		})
 		return
 	}
-	order := by.classify(v, stats.ForwardPass, p.Worker, p.Rank)
+	order := dedup.classify(v, stats.ForwardPass, p.Worker, p.Rank)
 	if order == duplicate {
 		e.fleet.Stats.CountRejected(stats.ForwardPass, stats.Repeated)
 		return
 	}
 	e.fleet.RecordForwardPass(fleet.Origin{Endpoint: at, Worker: p.Worker, Rank: p.Rank}, fleet.Pass{
-		OutOfOrder:        order == late || behind,
+		OutOfOrder:        order == late || outOfOrder,
 		Counter:           p.Counter,
 		Seconds:           p.WallTime,
 		Running:           p.Running(),

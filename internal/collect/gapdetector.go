@@ -24,8 +24,8 @@ type stream struct {
 }
 
 const (
-	// maxStreams bounds what is remembered, counted in tracks. It is enough for 10,000 workers
-	// with eight ranks and three topics each.
+	// maxStreams bounds the tracks of all streams in each of two generations. It is enough for
+	// 10,000 workers with eight ranks and three topics each.
 	maxStreams = 1 << 18
 
 	// maxTracks bounds the tracks of one stream.
@@ -34,8 +34,8 @@ const (
 	// maxGap is the first distance that is taken for a forged number rather than for a gap.
 	maxGap = 1 << 32
 
-	// sharedIDWindow is for how many events the detector assumes that several publishers share
-	// an id, after it has seen that they do.
+	// sharedIDWindow is the number of events for which the detector assumes that several
+	// publishers share an id, after it has seen that they do.
 	sharedIDWindow = 1024
 
 	// confirmAfter is how many events must follow a number that is ahead, where several
@@ -44,10 +44,10 @@ const (
 	confirmAfter = 3
 )
 
-// sequenceGap describes events that have not come, between two that have.
+// sequenceGap describes events that are missing between two that have arrived.
 type sequenceGap struct {
 	missing       uint64 // 0: there is no gap
-	after, before uint64 // the numbers around the gap, which have come
+	after, before uint64 // the numbers around the gap, which have arrived
 }
 
 // record records an event of a stream, and returns the gap before it.
@@ -55,13 +55,13 @@ func (s *gapDetector) record(key stream, number uint64) sequenceGap {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.streams.generationSize = maxStreams
-	seq, fresh := s.streams.get(key)
-	held := 0
-	if !fresh {
-		held = seq.extra()
+	seq, mustPut := s.streams.get(key)
+	extraBefore := 0
+	if !mustPut {
+		extraBefore = seq.extra()
 	}
 	gap := seq.record(key, number)
-	s.streams.put(key, seq, seq.extra()-held)
+	s.streams.put(key, seq, seq.extra()-extraBefore)
 	return gap
 }
 
@@ -74,7 +74,7 @@ func (s *gapDetector) reset() {
 
 // sequence is the state of one stream. The zero sequence has seen no event.
 type sequence struct {
-	next  uint64  // the next expected number; 0: no event has come yet
+	next  uint64  // the next expected number; 0: no event has arrived yet
 	split *tracks // used instead of next after a number has gone back
 }
 
@@ -128,7 +128,7 @@ type track struct {
 
 	// Set while this track may be the continuation, after a gap, of another one, its predecessor:
 	predecessor, pendingGap uint64 // predecessor's next number, and how many events are missing in between
-	eventsSince             int    // how many events have come since
+	eventsSince             int    // how many events have arrived since
 }
 
 func (t *tracks) record(number uint64) (gap sequenceGap) {

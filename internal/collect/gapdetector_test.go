@@ -239,7 +239,7 @@ func TestRecentMapKeepsTwoGenerations(t *testing.T) {
 	if v, _ := r.get(-1); v != 1000 {
 		t.Errorf("the entry in constant use has %d, want 1000", v)
 	}
-	if v, fresh := r.get(1); v != 0 || !fresh {
+	if v, mustPut := r.get(1); v != 0 || !mustPut {
 		t.Errorf("an entry that was used long ago has %d, want none", v)
 	}
 	r.reset()

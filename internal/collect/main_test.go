@@ -9,6 +9,6 @@ import (
 
 func TestMain(m *testing.M) {
 	testutil.SetParallel(6)
-	debug.SetGCPercent(400) // there is memory enough, and a fifth of the time was the collector's
+	debug.SetGCPercent(400) // memory is plentiful, and garbage collection took a fifth of the time
 	m.Run()
 }

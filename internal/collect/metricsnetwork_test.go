@@ -33,8 +33,8 @@ const (
 	stalls // in the middle of the response
 )
 
-// metricsNetwork is a network in memory with the metrics of workers. Each is at a host of its
-// own: its id, or what its registration says. It must be used in a synctest bubble.
+// metricsNetwork is a network in memory with the metrics of workers. Each worker has its own
+// host: its id, or the transport address of its registration. It must be used in a synctest bubble.
 type metricsNetwork struct {
 	t        *testing.T
 	fleet    *fleet.Fleet
@@ -49,7 +49,7 @@ type metricsNetwork struct {
 	longestDial time.Duration
 	longestWait time.Duration // for a response
 	requests    int
-	waiting     map[time.Time]int // responses in progress, by when they began
+	waiting     map[time.Time]int // the number of responses in progress, by start time
 	idle        map[net.Conn]bool
 }
 

@@ -46,14 +46,14 @@ func (r *metricsReader) get(ctx context.Context, client *http.Client, url string
 	request.Header.Set("User-Agent", "dynamo-metrics")
 	response, err := client.Do(request)
 	if err != nil && ctx.Err() != nil && a.dialing.Load() { // the error does not tell the dial from the response
-		err = troubleError{err, stats.ScrapeNotConnected}
+		err = scrapeError{err, stats.ScrapeNotConnected}
 	}
 	if err != nil {
 		return nil, 0, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, 0, troubleError{fmt.Errorf("answered with %s", response.Status), stats.ScrapeBadStatus}
+		return nil, 0, scrapeError{fmt.Errorf("answered with %s", response.Status), stats.ScrapeBadStatus}
 	}
 	sent := &limitedReader{r: response.Body}
 	body := sent
@@ -71,17 +71,17 @@ func (r *metricsReader) get(ctx context.Context, client *http.Client, url string
 	return values, body.n, err
 }
 
-// troubleError is an error with the reason that the scrape counts for.
-type troubleError struct {
+// scrapeError is an error with the reason under which the failed scrape is counted.
+type scrapeError struct {
 	error
 	kind stats.ScrapeFailure
 }
 
-func (t troubleError) Unwrap() error { return t.error }
+func (t scrapeError) Unwrap() error { return t.error }
 
-// troubleOf returns the reason why a scrape failed. A nil error means that it was too slow.
-func troubleOf(err error) stats.ScrapeFailure {
-	t := troubleError{}
+// failureReason returns the reason why a scrape failed. A nil error means that it was too slow.
+func failureReason(err error) stats.ScrapeFailure {
+	t := scrapeError{}
 	switch {
 	case errors.As(err, &t):
 		return t.kind

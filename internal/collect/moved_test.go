@@ -26,7 +26,7 @@ func TestZMQFollowsMovedPublisherInTwoSeconds(t *testing.T) {
 	change := map[string]func(*fleet.Fleet){
 		"its key has another value":    func(f *fleet.Fleet) { f.AddChannel("a", now) },
 		"another key is there, too":    func(f *fleet.Fleet) { f.AddChannel("b", now) },
-		"another key takes its turn":   func(f *fleet.Fleet) { f.AddChannel("b", now); f.RemoveChannel("a") },
+		"another key replaces it":      func(f *fleet.Fleet) { f.AddChannel("b", now); f.RemoveChannel("a") },
 		"its key was deleted":          func(f *fleet.Fleet) { f.RemoveChannel("a"); time.Sleep(time.Minute); f.AddChannel("a", now) },
 		"the registry is listed again": func(f *fleet.Fleet) { f.Sync(fleet.Listing{Channels: map[string]fleet.Channel{"a": now}}) },
 	}
@@ -67,8 +67,8 @@ func TestZMQConnectsToLatePublisherInTwoSeconds(t *testing.T) {
 }
 
 // TestScraperFollowsMovedWorkerInTwoIntervals has a worker with a new address. Whatever is at
-// the old one, its metrics are read within two intervals, because each round looks the addresses
-// up.
+// the old one, its metrics are read within two intervals, because each round looks up the
+// addresses again.
 func TestScraperFollowsMovedWorkerInTwoIntervals(t *testing.T) {
 	const interval = time.Second
 	for was := responds; was <= stalls; was++ {

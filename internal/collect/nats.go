@@ -15,9 +15,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// NATS records the events of the namespaces that come over NATS until ctx ends: loads, hit rates
-// and forward passes of every release, and request traces. It calls listening when the server
-// has all subscriptions. A subscription that the server denies is retried.
+// NATS records events over NATS until ctx ends: loads, hit rates and forward passes of every
+// release, and request traces. It calls listening when the server has all subscriptions. A subscription that the server denies is retried.
 func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) error {
 	all := e.subscriptions()
 	defer func() {
@@ -76,7 +75,7 @@ const flushTimeout = 5 * time.Second
 
 // retrySchedule says when to retry what NATS denies: after a second at first, and at intervals
 // that grow with the age of the denial. So an operator who grants a permission sees the effect
-// at once, and a server that goes on denying gets few requests.
+// at once, and a server that keeps denying gets few requests.
 type retrySchedule struct{ since, next time.Time }
 
 const maxRetryInterval = 15 * time.Second
@@ -132,15 +131,15 @@ func (s *natsSubscription) close() {
 // retryDenied subscribes again, from time to time, to a subject that the server denies. A server
 // does not announce that its permissions have changed, and nats.go subscribes again only after a
 // reconnection.
-func (s *natsSubscription) retryDenied(ctx context.Context, conn *nats.Conn, a *Permissions) {
-	if !a.Denied(s.permission) {
+func (s *natsSubscription) retryDenied(ctx context.Context, conn *nats.Conn, p *Permissions) {
+	if !p.Denied(s.permission) {
 		s.retries = retrySchedule{}
 		return
 	}
 	if !conn.IsConnected() || !s.retries.due(time.Now()) {
 		return
 	}
-	a.BeginUse(s.permission)
+	p.BeginUse(s.permission)
 	s.close()
 	if err := s.open(conn); err != nil {
 		return
@@ -149,12 +148,13 @@ func (s *natsSubscription) retryDenied(ctx context.Context, conn *nats.Conn, a *
 		s.stats.CountFailure(stats.PeerNATS)
 		return
 	}
-	a.ConfirmUse(s.permission)
+	p.ConfirmUse(s.permission)
 }
 
+// subscriptions returns the subscriptions of all topics in the watched namespaces.
 func (e *Events) subscriptions() (all []*natsSubscription) {
-	add := func(subject, what string, level slog.Level, book nats.MsgHandler) {
-		all = append(all, &natsSubscription{subject: subject, permission: subject, description: what, level: level, handler: book, stats: &e.fleet.Stats})
+	add := func(subject, what string, level slog.Level, handler nats.MsgHandler) {
+		all = append(all, &natsSubscription{subject: subject, permission: subject, description: what, level: level, handler: handler, stats: &e.fleet.Stats})
 	}
 	add(wire.EventSubjects(e.namespaces, wire.TopicHitRate)[0], "Subscribing to KV hit rate events", slog.LevelInfo, e.handleHitRate)
 	add(wire.TraceSubject, "Subscribing to request traces", slog.LevelDebug, func(m *nats.Msg) { e.handleTrace(m.Data) })

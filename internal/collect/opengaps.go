@@ -10,9 +10,9 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// openGaps holds the sequence numbers that have not come although later ones of their publisher
-// have: routers of 0.9 and 1.0 send events out of order. A number counts as missing when it has
-// not come before its window closes: after 256 later numbers, or after five seconds.
+// openGaps holds the sequence numbers that have not arrived although later ones of their
+// publisher have: routers of 0.9 and 1.0 send events out of order. A number counts as missing if
+// it has not arrived when its window closes: after 256 later numbers, or after five seconds.
 type openGaps struct {
 	fleet *fleet.Fleet
 	count atomic.Int64 // lets record return without the lock while there are none
@@ -26,8 +26,8 @@ const (
 	gapWindow  = 256
 	gapTimeout = 5 * time.Second
 
-	// A number this far ahead belongs to another publisher with the same id, and closes no
-	// window.
+	// sharedIDDistance is how far ahead a number must be to belong to another publisher with
+	// the same id. Such a number closes no window.
 	sharedIDDistance = 1 << 16
 
 	// maxGaps and maxGapsPerStream bound the open gaps. What exceeds them counts as missing at
@@ -36,13 +36,13 @@ const (
 	maxGapsPerStream = 256
 )
 
-// gapKey identifies a stream, and the tracker of the connection that it comes over.
+// gapKey identifies a stream, and the tracker of the connection that delivers it.
 type gapKey struct {
 	tracker sequenceTracker
 	stream  stream
 }
 
-// openGap is a range of numbers that have not come.
+// openGap is a range of numbers that have not arrived.
 type openGap struct {
 	key      gapKey
 	from, to uint64 // inclusive
@@ -130,11 +130,11 @@ func (g *openGaps) expire(now time.Time) {
 
 // discard closes the open gaps of a tracker without counting them, because its subscription has
 // ended: their events may have been sent while there was none.
-func (g *openGaps) discard(by sequenceTracker) {
+func (g *openGaps) discard(tracker sequenceTracker) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for key, of := range g.byStream {
-		if key.tracker == by {
+		if key.tracker == tracker {
 			for _, o := range slices.Clone(of) {
 				g.remove(o)
 			}

@@ -35,7 +35,7 @@ func (p *Poller) logEndpoint(e fleet.Endpoint, poll int) {
 // missingLog decides when to log that polls find no workers, which may go on for days: at once,
 // and then at growing intervals.
 type missingLog struct {
-	logged     bool          // and nothing has been found since
+	logged     bool          // it was logged, and no poll has found workers since
 	next       time.Time     // when it may be logged again; zero: at once
 	interval   time.Duration // before next
 	foundSince time.Time     // since when polls have found workers; zero: the last one found none
@@ -119,8 +119,8 @@ func (p *Poller) logNoLoad(others []string) {
 // maxNames bounds how many names a log line lists.
 const maxNames = 20
 
-// registryHint says which workers of the target are registered but silent, or else what is
-// registered and which of it the operator may have meant.
+// registryHint returns which workers of the target are registered but silent. If there are none,
+// it returns what is registered, and which of these names the operator may have meant.
 func registryHint(namespaces wire.Namespaces, t fleet.Target, registered []fleet.WorkerCount) string {
 	if len(registered) == 0 {
 		return "Nothing is registered in namespace " + string(namespaces) +

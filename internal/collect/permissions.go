@@ -11,9 +11,9 @@ import (
 )
 
 // Permissions records which of the subjects that the program uses the NATS server denies.
-// Without the required ones the program counts as not connected. The optional ones carry what
-// not every fleet sends, so an installation that has the permissions of an earlier release keeps
-// working when a newer program reads more. A nil Permissions denies nothing.
+// While a required one is denied, the program counts as not connected. Not every fleet sends
+// events on the optional ones, so a newer program, which reads more subjects, still works with the
+// permissions that an earlier one needed. A nil Permissions denies nothing.
 type Permissions struct {
 	fleet       *fleet.Fleet
 	log         *slog.Logger
@@ -158,8 +158,8 @@ func (p *Permissions) BeginUse(name string) {
 	}
 }
 
-// ConfirmUse records that the server has processed the use of a subject: it is allowed unless a
-// denial came.
+// ConfirmUse records that the server has processed the use of a subject: it is allowed unless
+// the server has denied it.
 func (p *Permissions) ConfirmUse(name string) {
 	if p == nil {
 		return

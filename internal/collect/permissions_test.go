@@ -24,104 +24,104 @@ func newPermissionsTest(t *testing.T) *permissionsTest {
 	log, journal := testutil.NewLog()
 	f := fleet.New(fleet.Target{}, 10, true)
 	f.Stats.NATS.MarkUsed()
-	a := &permissionsTest{newPermissions(f, "dynamo", log), t, f, journal, 0}
-	a.OnUp(func() { a.ups++ })
-	return a
+	p := &permissionsTest{newPermissions(f, "dynamo", log), t, f, journal, 0}
+	p.OnUp(func() { p.ups++ })
+	return p
 }
 
 // check compares whether NATS is up, how often OnUp was called, how many subjects are known, and
 // which are denied.
-func (a *permissionsTest) check(up bool, ups, known int, required, optional string) {
-	a.t.Helper()
-	n := &a.fleet.Diagnostics
-	got := fmt.Sprintln(a.fleet.Stats.NATS.Up(), a.ups, len(n.Subjects()), n.RefusedSubjects(true), n.RefusedSubjects(false))
+func (p *permissionsTest) check(up bool, ups, known int, required, optional string) {
+	p.t.Helper()
+	n := &p.fleet.Diagnostics
+	got := fmt.Sprintln(p.fleet.Stats.NATS.Up(), p.ups, len(n.Subjects()), n.RefusedSubjects(true), n.RefusedSubjects(false))
 	if want := fmt.Sprintln(up, ups, known, "["+required+"]", "["+optional+"]"); got != want {
-		a.t.Errorf("up, calls of OnUp, known subjects, denied required ones, denied optional ones: %s, want %s", got, want)
+		p.t.Errorf("up, calls of OnUp, known subjects, denied required ones, denied optional ones: %s, want %s", got, want)
 	}
 }
 
 // deny records a denial of a subject that the program uses.
-func (a *permissionsTest) deny(subject string, publishing, isNew bool) {
-	a.t.Helper()
-	if known, got := a.RecordDenial(subject, publishing); !known || got != isNew {
-		a.t.Errorf("%s: known %v, new %v; want new: %v", subject, known, got, isNew)
+func (p *permissionsTest) deny(subject string, publishing, isNew bool) {
+	p.t.Helper()
+	if known, got := p.RecordDenial(subject, publishing); !known || got != isNew {
+		p.t.Errorf("%s: known %v, new %v; want new: %v", subject, known, got, isNew)
 	}
 }
 
 func TestPermissionsUpWhenRequiredSubjectsAllowed(t *testing.T) {
 	const subscriptions = 9 // hit rates, loads, forward passes, traces and inboxes
-	a := newPermissionsTest(t)
-	a.check(false, 0, 0, "", "")
-	a.SetConnected(true)
-	a.check(false, 0, 0, "", "") // the server may still deny them
-	a.confirm()
-	a.check(true, 1, subscriptions, "", "")
+	p := newPermissionsTest(t)
+	p.check(false, 0, 0, "", "")
+	p.SetConnected(true)
+	p.check(false, 0, 0, "", "") // the server may still deny them
+	p.confirm()
+	p.check(true, 1, subscriptions, "", "")
 
-	a.deny(hitRateSubject, false, true)
-	a.check(false, 1, subscriptions, hitRateSubject, "")
-	a.deny(hitRateSubject, false, false)
-	a.deny(forwardPassSubject, false, true)
-	a.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject)
-	a.BeginUse(hitRateSubject)
-	a.deny(hitRateSubject, false, false)
-	a.ConfirmUse(hitRateSubject)
-	a.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject)
-	a.BeginUse(hitRateSubject)
-	a.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject) // not known before the use is confirmed
-	a.ConfirmUse(hitRateSubject)
-	a.check(true, 2, subscriptions, "", forwardPassSubject)
-	a.ConfirmUse(hitRateSubject)
-	a.deny(hitRateSubject, false, true) // the permission is revoked again
-	a.check(false, 2, subscriptions, hitRateSubject, forwardPassSubject)
+	p.deny(hitRateSubject, false, true)
+	p.check(false, 1, subscriptions, hitRateSubject, "")
+	p.deny(hitRateSubject, false, false)
+	p.deny(forwardPassSubject, false, true)
+	p.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject)
+	p.BeginUse(hitRateSubject)
+	p.deny(hitRateSubject, false, false)
+	p.ConfirmUse(hitRateSubject)
+	p.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject)
+	p.BeginUse(hitRateSubject)
+	p.check(false, 1, subscriptions, hitRateSubject, forwardPassSubject) // not known before the use is confirmed
+	p.ConfirmUse(hitRateSubject)
+	p.check(true, 2, subscriptions, "", forwardPassSubject)
+	p.ConfirmUse(hitRateSubject)
+	p.deny(hitRateSubject, false, true) // the permission is revoked again
+	p.check(false, 2, subscriptions, hitRateSubject, forwardPassSubject)
 
-	a.SetConnected(false)
-	a.check(false, 2, 0, "", "")
-	a.SetConnected(true)
-	a.deny(hitRateSubject, false, false) // denied before, too
-	a.confirm()
-	a.check(false, 2, subscriptions, hitRateSubject, "")
-	a.SetConnected(false)
-	a.SetConnected(true)
-	a.confirm()
-	a.check(true, 3, subscriptions, "", "")
-	if n := a.fleet.Stats.Failures(stats.PeerNATS); n != 6 {
+	p.SetConnected(false)
+	p.check(false, 2, 0, "", "")
+	p.SetConnected(true)
+	p.deny(hitRateSubject, false, false) // denied before, too
+	p.confirm()
+	p.check(false, 2, subscriptions, hitRateSubject, "")
+	p.SetConnected(false)
+	p.SetConnected(true)
+	p.confirm()
+	p.check(true, 3, subscriptions, "", "")
+	if n := p.fleet.Stats.Failures(stats.PeerNATS); n != 6 {
 		t.Errorf("%d failures are counted, want one for each denial", n)
 	}
-	if n := a.log.Count("NATS grants a permission that it denied before"); n != 3 {
-		t.Errorf("%d log lines say that a permission is granted again, want 3:\n%s", n, a.log)
+	if n := p.log.Count("NATS grants a permission that it denied before"); n != 3 {
+		t.Errorf("%d log lines say that a permission is granted again, want 3:\n%s", n, p.log)
 	}
 }
 
 func TestPermissionsOfPublishingKnownAfterUse(t *testing.T) {
-	a := newPermissionsTest(t)
-	a.SetConnected(true)
-	a.confirm()
-	a.BeginUse(statsSubject)
-	a.deny("$SRV.STATS.dynamo_backend", true, true)
-	a.deny("$SRV.STATS.dynamo_backend_020af9f2", true, false)
-	a.ConfirmUse(statsSubject)
-	a.check(false, 1, 10, statsSubject, "")
-	a.SetConnected(false)
-	a.SetConnected(true)
-	a.confirm()
-	a.check(false, 1, 10, statsSubject, "") // until it is used again
-	a.BeginUse(statsSubject)
-	a.ConfirmUse(statsSubject)
-	a.check(true, 2, 10, "", "")
-	a.deny("namespace.dynamo.l2c.backend.generate", true, true)
-	a.check(true, 2, 11, "", "namespace.dynamo.l2c.>")
-	a.Reset("namespace.dynamo.l2c.>") // nothing is published on it any more
-	a.check(true, 2, 10, "", "")
-	a.BeginUse(statsSubject)
-	a.deny("$SRV.STATS.dynamo_backend", true, true)
-	a.ConfirmUse(statsSubject)
-	a.check(false, 2, 10, statsSubject, "")
-	a.Reset(statsSubject) // no worker is left to poll
-	a.check(true, 3, 9, "", "")
-	if known, _ := a.RecordDenial(hitRateSubject, true); known {
+	p := newPermissionsTest(t)
+	p.SetConnected(true)
+	p.confirm()
+	p.BeginUse(statsSubject)
+	p.deny("$SRV.STATS.dynamo_backend", true, true)
+	p.deny("$SRV.STATS.dynamo_backend_020af9f2", true, false)
+	p.ConfirmUse(statsSubject)
+	p.check(false, 1, 10, statsSubject, "")
+	p.SetConnected(false)
+	p.SetConnected(true)
+	p.confirm()
+	p.check(false, 1, 10, statsSubject, "") // until it is used again
+	p.BeginUse(statsSubject)
+	p.ConfirmUse(statsSubject)
+	p.check(true, 2, 10, "", "")
+	p.deny("namespace.dynamo.l2c.backend.generate", true, true)
+	p.check(true, 2, 11, "", "namespace.dynamo.l2c.>")
+	p.Reset("namespace.dynamo.l2c.>") // nothing is published on it any more
+	p.check(true, 2, 10, "", "")
+	p.BeginUse(statsSubject)
+	p.deny("$SRV.STATS.dynamo_backend", true, true)
+	p.ConfirmUse(statsSubject)
+	p.check(false, 2, 10, statsSubject, "")
+	p.Reset(statsSubject) // no worker is left to poll
+	p.check(true, 3, 9, "", "")
+	if known, _ := p.RecordDenial(hitRateSubject, true); known {
 		t.Error("nothing is published on the subject of hit rates")
 	}
-	if known, _ := a.RecordDenial("elsewhere", false); known {
+	if known, _ := p.RecordDenial("elsewhere", false); known {
 		t.Error("nothing is subscribed to elsewhere")
 	}
 }
@@ -129,21 +129,21 @@ func TestPermissionsOfPublishingKnownAfterUse(t *testing.T) {
 // TestPermissionsDenialWithoutSubject has denials that name no subject, such as that of more
 // subscriptions than the limit. They mean the pending subscriptions, or else all.
 func TestPermissionsDenialWithoutSubject(t *testing.T) {
-	a := newPermissionsTest(t)
-	a.SetConnected(true)
-	a.confirm()
-	a.deny("", false, false)
-	if n := len(a.fleet.Diagnostics.RefusedSubjects(true)) + len(a.fleet.Diagnostics.RefusedSubjects(false)); n != 9 {
+	p := newPermissionsTest(t)
+	p.SetConnected(true)
+	p.confirm()
+	p.deny("", false, false)
+	if n := len(p.fleet.Diagnostics.RefusedSubjects(true)) + len(p.fleet.Diagnostics.RefusedSubjects(false)); n != 9 {
 		t.Errorf("%d subscriptions are denied, want all", n)
 	}
-	for _, s := range a.fleet.Diagnostics.Subjects() {
-		a.BeginUse(s.Name)
+	for _, s := range p.fleet.Diagnostics.Subjects() {
+		p.BeginUse(s.Name)
 		if s.Name == hitRateSubject {
-			a.deny("", false, false)
+			p.deny("", false, false)
 		}
-		a.ConfirmUse(s.Name)
+		p.ConfirmUse(s.Name)
 	}
-	a.check(false, 1, 9, hitRateSubject, "")
+	p.check(false, 1, 9, hitRateSubject, "")
 }
 
 func TestPermissionsCoverWildcardSubjects(t *testing.T) {

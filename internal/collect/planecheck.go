@@ -134,9 +134,10 @@ func isWorkerTopic(topic string) bool {
 	return topic == wire.TopicKVEvents || topic == wire.TopicLoad || topic == wire.TopicForwardPass
 }
 
-func planeNames(on [fleet.PlaneCount]int) string {
+// planeNames lists the event planes that have channels.
+func planeNames(counts [fleet.PlaneCount]int) string {
 	var all []string
-	for plane, n := range on {
+	for plane, n := range counts {
 		if n > 0 {
 			all = append(all, fleet.EventPlane(plane).String())
 		}

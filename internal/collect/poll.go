@@ -25,14 +25,14 @@ const (
 	maxPollWait = time.Second
 	minPollWait = 100 * time.Millisecond
 
-	// reconnectGrace is for how long after a reconnection an empty poll means nothing, because
-	// the workers take their time to reconnect, too.
+	// reconnectGrace is how long after a reconnection an empty poll means nothing, because the
+	// workers have to reconnect, too.
 	reconnectGrace = 5 * time.Second
 
 	// gracePollInterval is the longest interval between polls in that time.
 	gracePollInterval = 500 * time.Millisecond
 
-	// minReplyTimeout is for how long after its poll a reply is accepted, or two intervals if
+	// minReplyTimeout is how long after its poll a reply is accepted at least: two intervals if
 	// those are longer.
 	minReplyTimeout = 5 * time.Second
 )
@@ -48,7 +48,7 @@ type Poller struct {
 	OnLoads     func()        // called after each poll that found a load; may be nil
 	PollNow     chan struct{} // has room for one; a value starts a poll at once; may be nil
 
-	wake            chan struct{}          // the running poll checks whether replies are still to come
+	wake            chan struct{}          // a value makes the running poll check whether replies are still expected
 	loggedEndpoints map[fleet.Endpoint]int // watched endpoints that the log has named, and the last poll that found them registered
 	reconnects      uint64                 // of Conn, at the last poll
 	graceUntil      time.Time              // when the grace period after the last reconnection ends
@@ -58,7 +58,7 @@ type Poller struct {
 	publishedSubject string        // published on by Publish since the last poll
 	retries          retrySchedule // of polls, while NATS denies a permission
 
-	inbox   string            // the replies to poll n come to inbox.n
+	inbox   string            // the replies to poll n arrive at inbox.n
 	replies *natsSubscription // nil: not subscribed
 
 	// These belong to the reply that is being handled. While one subscription replaces another,
@@ -223,7 +223,7 @@ func (p *Poller) couldReceive(ctx context.Context) bool {
 	return p.Conn.IsConnected() && !p.Permissions.Denied(inboxSubjects) && p.Conn.Stats().Reconnects == p.reconnects
 }
 
-// updateReconnects starts a grace period if the connection was made anew.
+// updateReconnects starts a grace period if there was a reconnection since the last poll.
 func (p *Poller) updateReconnects(times uint64, now time.Time) {
 	if times != p.reconnects {
 		p.reconnects, p.graceUntil = times, now.Add(reconnectGrace)
@@ -280,10 +280,10 @@ func (p *Poller) mayPoll(now time.Time) bool {
 	return p.retries.due(now)
 }
 
-// pollWait returns how long a poll waits for replies at most.
+// pollWait returns how long a poll waits for replies.
 func (p *Poller) pollWait() time.Duration { return max(minPollWait, min(maxPollWait, p.Interval)) }
 
-// awaitReplies returns when all expected replies have come, when NATS reports no responders for
+// awaitReplies returns when all expected replies have arrived, when NATS reports no responders for
 // all requests, or at the deadline.
 func (p *Poller) awaitReplies(ctx context.Context, deadline time.Time) {
 	timer := time.NewTimer(time.Until(deadline))
@@ -314,12 +314,12 @@ func (p *Poller) beginPoll(now time.Time) (number int) {
 	return number
 }
 
-// replyTimeout returns for how long after its poll a reply is accepted. Two intervals let a slow
+// replyTimeout returns how long after its poll a reply is accepted. Two intervals let a slow
 // worker answer before the next poll but one.
 func (p *Poller) replyTimeout() time.Duration { return max(minReplyTimeout, 2*p.Interval) }
 
-// isLate reports whether a reply to a poll comes too late. Its values may be older than what is
-// known by now.
+// isLate reports whether a reply to a poll is too late. Its values may be older than those that
+// the Fleet has.
 func (p *Poller) isLate(poll int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -58,8 +58,8 @@ func (s *scheduler) dequeue(in int) *target {
 // not.
 func (q *queue) hasSlot(readable bool) bool { return q.free > q.reserved || readable && q.free > 0 }
 
-// pruneQueues removes targets that no longer exist, since it may take long until a slot is free
-// for them.
+// pruneQueues removes targets that no longer exist. Otherwise they would stay until a slot is
+// free, which may take long.
 func (s *scheduler) pruneQueues() {
 	for i := range s.queues {
 		for j := range s.queues[i].waiting {
@@ -69,7 +69,7 @@ func (s *scheduler) pruneQueues() {
 	}
 }
 
-// slotTimeout returns for how long an attempt may hold a slot of a queue; 0 means without limit.
+// slotTimeout returns how long an attempt may hold a slot of a queue; 0 is no limit.
 func (s *scheduler) slotTimeout(in int) time.Duration {
 	switch {
 	case in == quickQueue:

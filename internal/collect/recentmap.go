@@ -7,12 +7,12 @@ package collect
 type recentMap[K comparable, V any] struct {
 	generationSize int // the size of one generation
 	young, old     map[K]V
-	extra          int // how much the values of the young generation count beyond one each
+	extra          int // the size of the young generation's values beyond one each
 }
 
 // get returns the value of a key, or the zero value, and whether the caller must put it back
 // because it is not in the young generation.
-func (r *recentMap[K, V]) get(key K) (v V, fresh bool) {
+func (r *recentMap[K, V]) get(key K) (v V, mustPut bool) {
 	v, known := r.young[key]
 	if known {
 		return v, false

@@ -120,7 +120,7 @@ func (p *Poller) noResponders() bool {
 	return p.poll.noResponders == p.poll.requests
 }
 
-// wakePoll makes the running poll check whether replies are still to come.
+// wakePoll makes the running poll check whether replies are still expected.
 func (p *Poller) wakePoll() {
 	select {
 	case p.wake <- struct{}{}:

@@ -20,10 +20,11 @@ const (
 	quickSlots      = 100
 	minQuickTimeout = quickSlots * scrapeSpacing
 
-	// slowSlots are for workers that took longer than that, the last time or in this attempt,
-	// and longSlots for those that took longer than slowTimeout, if the timeout allows that.
-	// Half of the long slots are reserved for workers that could be scraped, because the others
-	// may take the whole timeout.
+	// slowSlots are for workers that took longer than a quick slot allows, the last time or in
+	// this attempt, and longSlots for those that took longer than slowTimeout, if the timeout
+	// allows that.
+	// Half of the long slots are reserved for workers that were readable the last time, because
+	// the others may take the whole timeout.
 	slowSlots   = 8
 	longSlots   = 8
 	slowTimeout = ScrapeTimeout
@@ -63,7 +64,7 @@ type attempt struct {
 	slotSince time.Time // when it got that slot
 	cancel    context.CancelFunc
 	revoked   bool // it has lost its slot, and the target is to be tried again
-	retryIn   int  // the queue for that
+	retryIn   int  // the queue in which the target is tried again
 }
 
 const noQueue = -1
@@ -86,7 +87,7 @@ type scheduler struct {
 	running sync.WaitGroup
 
 	durations    []time.Duration // of the successful attempts in this round
-	quickTimeout time.Duration   // for how long an attempt may hold a quick slot
+	quickTimeout time.Duration   // how long an attempt may hold a quick slot
 	roundLength  time.Duration   // of the last round
 	stretch      int             // by what factor rounds are longer than they should be
 }
@@ -99,8 +100,8 @@ func newScheduler(scraper *Scraper, quick, slow, long int) *scheduler {
 }
 
 // runRound scrapes each target once, unless an attempt is still running, and returns when the
-// next round begins. What was scraped of a worker that cannot be scraped any more is kept for
-// two rounds, or until the third failure where scrapes take longer than that.
+// next round begins. When a worker can no longer be scraped, its last scraped values are kept for
+// two rounds, or until the third failure if that takes longer.
 func (s *scheduler) runRound(ctx context.Context, begin time.Time) (next time.Time) {
 	targets := s.refreshTargets()
 	length := s.nextRoundLength(len(targets))

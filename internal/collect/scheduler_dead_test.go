@@ -20,7 +20,7 @@ import (
 // later, at once or one by one, and in different ways.
 func TestSchedulerDeadWorkersDelayNoOthers(t *testing.T) {
 	t.Parallel()
-	for name, how := range map[string]behavior{"swallows": dropsPackets, "refuses": refuses, "accepts": hangs, "stalls": stalls} {
+	for name, how := range map[string]behavior{"drops packets": dropsPackets, "refuses": refuses, "hangs": hangs, "stalls": stalls} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			many, dead := 300, 200
@@ -79,7 +79,7 @@ func TestSchedulerReadsSlowWorkers(t *testing.T) {
 	t.Parallel()
 	const many, slow, dead = 160, 20, 80
 	for _, timeout := range []time.Duration{100 * time.Millisecond, 2 * time.Second, 20 * time.Second, time.Minute} {
-		for name, how := range map[string]behavior{"swallows": dropsPackets, "accepts": hangs} {
+		for name, how := range map[string]behavior{"drops packets": dropsPackets, "hangs": hangs} {
 			t.Run(fmt.Sprint(timeout, " ", name), func(t *testing.T) {
 				t.Parallel()
 				runMetricsNetworkWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = timeout }, func(w *metricsNetwork) {
@@ -106,8 +106,8 @@ func TestSchedulerReadsSlowWorkers(t *testing.T) {
 	}
 }
 
-// TestSchedulerReadsVerySlowWorkersAmongDead has workers that were readable before, but take 12
-// s.
+// TestSchedulerReadsVerySlowWorkersAmongDead has workers that were readable before, but take
+// 12 s.
 func TestSchedulerReadsVerySlowWorkersAmongDead(t *testing.T) {
 	t.Parallel()
 	const many, dead = 130, 100
@@ -364,7 +364,7 @@ func TestScrapeLimitsTakeQuarterOfDescriptors(t *testing.T) {
 
 // runHangingScheduler schedules copies of a target, and runs test while every dial hangs until its
 // attempt is cancelled. started and running count the dials.
-func runHangingScheduler(t *testing.T, timeout time.Duration, like target, targets int, test func(ctx context.Context, r *scheduler, started, running *atomic.Int64)) {
+func runHangingScheduler(t *testing.T, timeout time.Duration, template target, targets int, test func(ctx context.Context, r *scheduler, started, running *atomic.Int64)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var started, running atomic.Int64
@@ -381,7 +381,7 @@ func runHangingScheduler(t *testing.T, timeout time.Duration, like target, targe
 		quick, slow, long, _ := scrapeLimits(0)
 		r := newScheduler(s, quick, slow, long)
 		for i := range targets {
-			x := like
+			x := template
 			x.url = fmt.Sprintf("http://%d/", i)
 			r.byURL[x.url] = &x
 			r.schedule(ctx, &x)

@@ -41,7 +41,7 @@ func TestScrapedLoadOutlivesTwoFailures(t *testing.T) {
 func TestScrapedLoadStaysForTwoRounds(t *testing.T) {
 	t.Parallel()
 	for _, interval := range []time.Duration{time.Second, 5 * time.Second, time.Minute} {
-		for name, how := range map[string]behavior{"refuses": refuses, "accepts": hangs, "swallows": dropsPackets} {
+		for name, how := range map[string]behavior{"refuses": refuses, "hangs": hangs, "drops packets": dropsPackets} {
 			t.Run(fmt.Sprint(interval, " ", name), func(t *testing.T) {
 				t.Parallel()
 				runMetricsNetwork(t, 20, interval, func(w *metricsNetwork) {

@@ -26,10 +26,10 @@ const (
 	MinScrapeTimeout = minQuickTimeout
 	MaxScrapeTimeout = time.Minute
 
-	dialTimeout = 500 * time.Millisecond // for the connection, so that an unreachable worker is noticed sooner
+	dialTimeout = 500 * time.Millisecond // for the connection, so that an unreachable worker is found soon
 
-	// maxIdle bounds the connections that are kept for the next scrape. Larger fleets are
-	// connected to anew each time.
+	// maxIdle bounds the connections that are kept for the next scrape. The other workers of a
+	// larger fleet are connected to again for each scrape.
 	maxIdle = 256
 
 	// descriptorShare is the part of the file descriptors that scrapes may use: a quarter.
@@ -38,8 +38,8 @@ const (
 	maxHeader = 64 << 10
 )
 
-// Scraper reads the workers' own metrics, those of each worker once per interval, spread over
-// the interval.
+// Scraper reads the workers' own metrics. It reads each worker once per interval, and spreads the
+// workers over the interval.
 type Scraper struct {
 	Fleet       *fleet.Fleet
 	Namespaces  wire.Namespaces
@@ -131,7 +131,7 @@ func (s *Scraper) dialContext(ctx context.Context, network, address string) (net
 	}
 	conn, err := s.dial(ctx, network, address)
 	if err != nil {
-		return nil, troubleError{err, stats.ScrapeNotConnected}
+		return nil, scrapeError{err, stats.ScrapeNotConnected}
 	}
 	if a != nil {
 		a.dialing.Store(false)
@@ -169,7 +169,7 @@ func (s *Scraper) scrape(ctx context.Context, at string, workers []fleet.ScrapeT
 	defer cancel()
 	values, size, err := reader.get(inTime, s.client, at, wasLarge)
 	if ctx.Err() != nil {
-		return outcome{large: wasLarge, reason: troubleOf(err)}
+		return outcome{large: wasLarge, reason: failureReason(err)}
 	}
 	counts, faults := &s.Fleet.Stats, reader.parser.Faults
 	switch {
@@ -182,7 +182,7 @@ func (s *Scraper) scrape(ctx context.Context, at string, workers []fleet.ScrapeT
 	counts.AddRejected(stats.WorkerMetrics, stats.BadText, faults.Lines)
 	counts.AddRejected(stats.WorkerMetrics, stats.OutOfRange, faults.Invalid)
 	if err != nil {
-		why := troubleOf(err)
+		why := failureReason(err)
 		counts.CountScrapeFailure(why)
 		counts.CountFailure(stats.PeerWorkerMetrics)
 		s.logFailure(at, err)

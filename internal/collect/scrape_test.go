@@ -104,7 +104,7 @@ func (f *metricsServer) waitLoads(want map[uint64]fleet.Load) {
 	})
 }
 
-// waitRequests waits until a worker's metrics were requested so often.
+// waitRequests waits until a worker's metrics were requested this often.
 func (f *metricsServer) waitRequests(id uint64, times int) {
 	f.t.Helper()
 	testutil.Until(f.t, func() error {
@@ -161,7 +161,7 @@ func TestScraperRecordsWorkerMetrics(t *testing.T) {
 	f := newMetricsServer(t)
 	n := fleet.Some[uint64]
 	f.register(1, blocksHandler(40))
-	f.register(2, textHandler("# nothing of use\nup 1\n"))
+	f.register(2, textHandler("# nothing useful\nup 1\n"))
 	f.register(0x6a6ca214c850b02e, captureHandler(t, "engines/vllm.prom"))
 	f.scrape(nil)
 	f.waitLoads(map[uint64]fleet.Load{

@@ -113,7 +113,7 @@ func TestScraperReportsUnreadWorkers(t *testing.T) {
 func TestScraperReportsManyDeadWorkersSoon(t *testing.T) {
 	t.Parallel()
 	const many = 500
-	for name, how := range map[string]behavior{"swallows": dropsPackets, "accepts": hangs} {
+	for name, how := range map[string]behavior{"drops packets": dropsPackets, "hangs": hangs} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			runMetricsNetworkWith(t, many, 5*time.Second, func(s *Scraper) { s.Timeout = time.Minute }, func(w *metricsNetwork) {
@@ -216,7 +216,7 @@ func TestScraperReportsFailureReason(t *testing.T) {
 	}
 }
 
-func TestTroubleOfClassifiesErrors(t *testing.T) {
+func TestFailureReasonClassifiesErrors(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want stats.ScrapeFailure
@@ -224,13 +224,13 @@ func TestTroubleOfClassifiesErrors(t *testing.T) {
 		{nil, stats.ScrapeTimedOut},
 		{fmt.Errorf("read: %w", context.DeadlineExceeded), stats.ScrapeTimedOut},
 		{context.Canceled, stats.ScrapeTimedOut},
-		{fmt.Errorf("get: %w", troubleError{syscall.ECONNREFUSED, stats.ScrapeNotConnected}), stats.ScrapeNotConnected},
-		{troubleError{context.DeadlineExceeded, stats.ScrapeNotConnected}, stats.ScrapeNotConnected},
+		{fmt.Errorf("get: %w", scrapeError{syscall.ECONNREFUSED, stats.ScrapeNotConnected}), stats.ScrapeNotConnected},
+		{scrapeError{context.DeadlineExceeded, stats.ScrapeNotConnected}, stats.ScrapeNotConnected},
 		{syscall.ECONNRESET, stats.ScrapeUnreadable},
 		{errTooLarge, stats.ScrapeUnreadable},
 		{errors.New("answered in the encoding"), stats.ScrapeUnreadable},
 	} {
-		if got := troubleOf(c.err); got != c.want {
+		if got := failureReason(c.err); got != c.want {
 			t.Errorf("%v is %s, want %s", c.err, got, c.want)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// errUnusableTLS says that the files for TLS could not be used since the start.
+// errUnusableTLS means that the files for TLS have not been usable since the start.
 var errUnusableTLS = errors.New("the files for TLS with the workers cannot be used")
 
 // reloadTLS reads the files for TLS again, because they may have been renewed. Files that cannot
@@ -37,7 +37,7 @@ func (s *Scraper) reloadTLS() {
 func (s *Scraper) dialTLSContext(ctx context.Context, network, address string) (net.Conn, error) {
 	config := s.tlsConfig.Load()
 	if config == nil {
-		return nil, troubleError{errUnusableTLS, stats.ScrapeTLSFailed}
+		return nil, scrapeError{errUnusableTLS, stats.ScrapeTLSFailed}
 	}
 	conn, err := s.dialContext(ctx, network, address)
 	if err != nil {
@@ -46,8 +46,8 @@ func (s *Scraper) dialTLSContext(ctx context.Context, network, address string) (
 	if a := dialStateFrom(ctx); a != nil {
 		ctx = a
 	}
-	// The client certificate is sent whatever authorities the worker accepts, because the worker's
-	// alert explains best what is wrong with it.
+	// The client certificate is sent even if the worker does not accept its authority, because
+	// the worker's alert explains best what is wrong with it.
 	requested, cert := false, new(tls.Certificate)
 	config = config.Clone()
 	config.ServerName, _, _ = net.SplitHostPort(address)
@@ -64,7 +64,7 @@ func (s *Scraper) dialTLSContext(ctx context.Context, network, address string) (
 		if ctx.Err() != nil {
 			return nil, err // the worker does not answer, or too slowly
 		}
-		return nil, troubleError{connect.WorkerTLSError(err, false), stats.ScrapeTLSFailed}
+		return nil, scrapeError{connect.WorkerTLSError(err, false), stats.ScrapeTLSFailed}
 	}
 	if requested {
 		return &clientCertConn{Conn: secure}, nil
@@ -81,24 +81,24 @@ type clientCertConn struct {
 	gotData atomic.Bool
 }
 
-func (e *clientCertConn) Read(b []byte) (int, error) {
-	n, err := e.Conn.Read(b)
+func (c *clientCertConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
 	if n > 0 {
-		e.gotData.Store(true)
+		c.gotData.Store(true)
 	}
-	return n, e.explain(err)
+	return n, c.explain(err)
 }
 
-func (e *clientCertConn) Write(b []byte) (int, error) {
-	n, err := e.Conn.Write(b)
-	return n, e.explain(err)
+func (c *clientCertConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	return n, c.explain(err)
 }
 
 // explain turns an end of the connection into the worker's rejection, unless this side has
 // closed it.
-func (e *clientCertConn) explain(err error) error {
-	if err == nil || e.gotData.Load() || errors.Is(err, net.ErrClosed) {
+func (c *clientCertConn) explain(err error) error {
+	if err == nil || c.gotData.Load() || errors.Is(err, net.ErrClosed) {
 		return err
 	}
-	return troubleError{connect.WorkerTLSError(err, true), stats.ScrapeTLSFailed}
+	return scrapeError{connect.WorkerTLSError(err, true), stats.ScrapeTLSFailed}
 }

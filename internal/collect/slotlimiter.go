@@ -3,8 +3,8 @@ package collect
 import "container/list"
 
 const (
-	// reservedDescriptors is how many file descriptors ZeroMQ leaves to HTTP, to the servers and
-	// to scrapes. Where there are few, it leaves half.
+	// reservedDescriptors is how many file descriptors ZeroMQ leaves to HTTP, to the connections
+	// to NATS, etcd and Kubernetes, and to scrapes. If there are few, it leaves half of them.
 	reservedDescriptors = 512
 
 	slotsPerWorker     = 4
@@ -31,7 +31,7 @@ type slotLimiter struct {
 	used         int
 	waiting      int
 	hosts        map[string]*host
-	open         list.List // of *host, in turn: hosts whose first waiting source may get a slot
+	open         list.List // of *host, which take turns: those whose first waiting source may get a slot
 }
 
 type host struct {

@@ -34,10 +34,10 @@ func newTestSource(host string, port int) *zmqSource {
 // TestSlotLimiterFitsManyRanksOfOneHost has 64 ranks with three topics each, under the usual
 // limit of file descriptors.
 func TestSlotLimiterFitsManyRanksOfOneHost(t *testing.T) {
-	p := newSlotLimiter(MaxZMQSubscriptions(65_536, 1024))
+	l := newSlotLimiter(MaxZMQSubscriptions(65_536, 1024))
 	for port := range 64 * 3 {
-		p.enqueue(newTestSource("10.0.0.1", 1+port))
-		if p.next() == nil {
+		l.enqueue(newTestSource("10.0.0.1", 1+port))
+		if l.next() == nil {
 			t.Fatalf("publisher %d gets no slot", port)
 		}
 	}
@@ -45,28 +45,28 @@ func TestSlotLimiterFitsManyRanksOfOneHost(t *testing.T) {
 
 // TestSlotLimiterGivesHostAtMostHalf has one host with many sources. The hosts take turns.
 func TestSlotLimiterGivesHostAtMostHalf(t *testing.T) {
-	p := newSlotLimiter(10)
+	l := newSlotLimiter(10)
 	for port := range 100 {
-		p.enqueue(newTestSource("a", 1+port))
+		l.enqueue(newTestSource("a", 1+port))
 	}
 	for host := range 3 {
 		for port := range 3 {
-			p.enqueue(newTestSource(fmt.Sprint("b", host), 1+port))
+			l.enqueue(newTestSource(fmt.Sprint("b", host), 1+port))
 		}
 	}
 	got := make(map[string]int)
-	for w := p.next(); w != nil; w = p.next() {
-		got[w.host]++
+	for src := l.next(); src != nil; src = l.next() {
+		got[src.host]++
 	}
 	if got["a"] != 3 || got["b0"] != 3 || got["b1"] != 2 || got["b2"] != 2 {
 		t.Errorf("slots by host: %v, want them in turn", got)
 	}
-	p = newSlotLimiter(11)
+	l = newSlotLimiter(11)
 	for port := range 100 {
-		p.enqueue(newTestSource("a", 1+port))
+		l.enqueue(newTestSource("a", 1+port))
 	}
 	n := 0
-	for w := p.next(); w != nil; w = p.next() {
+	for src := l.next(); src != nil; src = l.next() {
 		n++
 	}
 	if n != 6 {
@@ -79,17 +79,17 @@ func TestSlotLimiterMatchesModel(t *testing.T) {
 	for seed := range uint64(10) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		most := 1 + r.IntN(20)
-		p := newSlotLimiter(most)
-		var waiting, placed []*zmqSource
-		take := func(all *[]*zmqSource) (w *zmqSource) {
+		l := newSlotLimiter(most)
+		var waiting, subscribed []*zmqSource
+		removeRandom := func(all *[]*zmqSource) (src *zmqSource) {
 			i := r.IntN(len(*all))
-			w = (*all)[i]
+			src = (*all)[i]
 			*all = append((*all)[:i], (*all)[i+1:]...)
-			return w
+			return src
 		}
-		of := func(all []*zmqSource, host string) (n int) {
-			for _, w := range all {
-				if w.host == host {
+		countOfHost := func(all []*zmqSource, host string) (n int) {
+			for _, src := range all {
+				if src.host == host {
 					n++
 				}
 			}
@@ -98,45 +98,45 @@ func TestSlotLimiterMatchesModel(t *testing.T) {
 		for range 1000 {
 			switch n := r.IntN(10); {
 			case n < 5:
-				w := newTestSource(fmt.Sprint(r.IntN(5)), 1+r.IntN(5))
-				p.enqueue(w)
-				waiting = append(waiting, w)
+				src := newTestSource(fmt.Sprint(r.IntN(5)), 1+r.IntN(5))
+				l.enqueue(src)
+				waiting = append(waiting, src)
 			case n < 7 && len(waiting) > 0:
-				p.cancel(take(&waiting))
-			case n < 8 && len(placed) > 0:
-				p.release(take(&placed))
+				l.cancel(removeRandom(&waiting))
+			case n < 8 && len(subscribed) > 0:
+				l.release(removeRandom(&subscribed))
 			}
-			for w := p.next(); w != nil; w = p.next() {
-				placed = append(placed, w)
+			for src := l.next(); src != nil; src = l.next() {
+				subscribed = append(subscribed, src)
 				for i, o := range waiting {
-					if o == w {
+					if o == src {
 						waiting = append(waiting[:i], waiting[i+1:]...)
 						break
 					}
 				}
 			}
-			if len(placed) > most || p.used != len(placed) || p.waiting != len(waiting) {
-				t.Fatalf("%d of %d slots are taken, the limiter has %d; %d wait, the limiter has %d", len(placed), most, p.used, len(waiting), p.waiting)
+			if len(subscribed) > most || l.used != len(subscribed) || l.waiting != len(waiting) {
+				t.Fatalf("%d of %d slots are taken, the limiter has %d; %d wait, the limiter has %d", len(subscribed), most, l.used, len(waiting), l.waiting)
 			}
-			for _, w := range waiting {
-				if mine := of(placed, w.host); len(placed) < most && mine < (most+1)/2 {
-					t.Fatalf("a source waits at host %s, which has %d of %d slots, and %d are free", w.host, mine, most, most-len(placed))
+			for _, src := range waiting {
+				if used := countOfHost(subscribed, src.host); len(subscribed) < most && used < (most+1)/2 {
+					t.Fatalf("a source waits at host %s, which has %d of %d slots, and %d are free", src.host, used, most, most-len(subscribed))
 				}
 			}
-			for _, w := range placed {
-				if mine := of(placed, w.host); mine > (most+1)/2 {
-					t.Fatalf("host %s has %d of %d slots", w.host, mine, most)
+			for _, src := range subscribed {
+				if used := countOfHost(subscribed, src.host); used > (most+1)/2 {
+					t.Fatalf("host %s has %d of %d slots", src.host, used, most)
 				}
 			}
 		}
 		for len(waiting) > 0 {
-			p.cancel(take(&waiting))
+			l.cancel(removeRandom(&waiting))
 		}
-		for len(placed) > 0 {
-			p.release(take(&placed))
+		for len(subscribed) > 0 {
+			l.release(removeRandom(&subscribed))
 		}
-		if len(p.hosts) > 0 || p.open.Len() > 0 {
-			t.Errorf("%d hosts are left after all sources were removed", len(p.hosts))
+		if len(l.hosts) > 0 || l.open.Len() > 0 {
+			t.Errorf("%d hosts are left after all sources were removed", len(l.hosts))
 		}
 	}
 }

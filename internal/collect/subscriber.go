@@ -112,7 +112,7 @@ func (s *subscriber) setChannel(c fleet.Channel) {
 	}
 }
 
-// downtime returns for how long the source has been unreachable.
+// downtime returns how long the source has been unreachable.
 func (s *subscriber) downtime() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,10 +125,10 @@ func (s *subscriber) downtime() time.Duration {
 func (s *subscriber) warnUnreachable() {
 	c, log := s.channel.Load(), s.set.events.log
 	if s.broker {
-		log.Warn("A ZMQ broker cannot be reached: its events are lost; connecting goes on", "address", c.Address)
+		log.Warn("A ZMQ broker cannot be reached: its events are lost; retrying", "address", c.Address)
 		return
 	}
-	log.Warn("A ZMQ publisher is registered but cannot be reached: its events are lost; connecting goes on",
+	log.Warn("A ZMQ publisher is registered but cannot be reached: its events are lost; retrying",
 		"address", c.Address, "endpoint", c.Endpoint, "topic", c.Topic)
 }
 

@@ -8,7 +8,8 @@ import (
 )
 
 // throttle returns a function that passes messages to deliver, and after each burst waits for
-// the rest of its period. So a publisher that floods takes no processor time from the others.
+// the rest of its period. So a publisher that sends too much takes no processor time from the
+// others.
 func throttle(ctx context.Context, deliver func([][]byte)) func([][]byte) {
 	n, since := 0, time.Now()
 	return func(frames [][]byte) {

@@ -14,8 +14,8 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// WorkerURLs says at which URL each worker has its own metrics. The zero WorkerURLs uses what
-// the registry says.
+// WorkerURLs knows at which URL each worker has its own metrics. The zero WorkerURLs uses the
+// registry only.
 type WorkerURLs struct {
 	templates map[string]urlTemplate // by component; "" is for all others
 }
@@ -83,7 +83,7 @@ func parseTemplate(s string) (t urlTemplate, err error) {
 	}
 	example := fleet.ScrapeTarget{Instance: fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 1}, Transport: "192.0.2.1:1/"}
 	if t.fill("n", example) == "" {
-		return t, errors.New("no values make it a valid URL")
+		return t, errors.New("it is not a valid URL")
 	}
 	return t, nil
 }
@@ -116,8 +116,8 @@ func (t urlTemplate) fill(namespace string, p fleet.ScrapeTarget) string {
 	return filled
 }
 
-// hostLiteral puts an IPv6 address in brackets. It replaces a name that would end the host by an
-// invalid one.
+// hostLiteral puts an IPv6 address in brackets. It replaces a name that would end the host
+// with an invalid one.
 func hostLiteral(s string) string {
 	if ip := net.ParseIP(s); ip != nil && strings.Contains(s, ":") {
 		return "[" + s + "]"
@@ -136,8 +136,8 @@ func validHost(host, scheme string) bool {
 	return wire.ValidAddress("tcp://" + host)
 }
 
-// URL returns where a worker's metrics are: as the template for its component says, or else the
-// registry, or else its model card. It is empty if none says it.
+// URL returns the URL of a worker's metrics, from the template for its component, or else from
+// the registry, or else from its model card. It is empty if none has it.
 func (u *WorkerURLs) URL(namespace string, p fleet.ScrapeTarget) string {
 	t, found := u.templates[p.Component]
 	if !found {

@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	// gatherTime is for how long changes of the channels are gathered before they are applied.
+	// gatherTime is how long changes of the channels are gathered before they are applied.
 	gatherTime = 20 * time.Millisecond
 
-	// warnUnreachableAfter is for how long a registered publisher may be unreachable before the
-	// log says so. The key of a publisher that was killed stays until its lease expires.
+	// warnUnreachableAfter is how long a registered publisher may be unreachable before a
+	// warning is logged. The key of a publisher that was killed stays until its lease expires.
 	warnUnreachableAfter = 45 * time.Second
 
-	// yieldSlotAfter is for how long a publisher may be unreachable before it loses its slot to
-	// one that waits.
+	// yieldSlotAfter is how long a publisher may be unreachable before it loses its slot to a
+	// publisher that waits.
 	yieldSlotAfter = 10 * time.Second
 
 	// maxEvent bounds an event in bytes. The events that the program reads have a few hundred.
@@ -100,7 +100,7 @@ const (
 	minSources     = 4096
 )
 
-// hasRoomAgain reports, once, whether sources that were not added have room now.
+// hasRoomAgain reports, once, whether there is room now for sources that were not added before.
 func (z *subscribers) hasRoomAgain() bool {
 	if !z.overflowed || len(z.sources) > z.maxSources*7/8 {
 		return false
@@ -304,7 +304,7 @@ func (z *subscribers) changeConnected(delta int) {
 }
 
 // updateStats updates whether ZeroMQ counts as connected: at least one source is, if there are
-// any. A gauge of its own counts the unreachable ones.
+// any. Another gauge counts the unreachable ones.
 func (z *subscribers) updateStats() {
 	counts := &z.events.fleet.Stats
 	counts.PublishersUp.Store(int64(z.connected))
@@ -317,7 +317,7 @@ func (z *subscribers) updateStats() {
 
 // handleDirect handles a message of a publisher. ZeroMQ subscribes by prefix, so messages of
 // other topics may come, too.
-func (e *Events) handleDirect(c *fleet.Channel, numbers sequenceTracker, frames [][]byte) {
+func (e *Events) handleDirect(c *fleet.Channel, tracker sequenceTracker, frames [][]byte) {
 	if len(frames) > 0 && string(frames[0]) != c.Topic {
 		return
 	}
@@ -329,15 +329,15 @@ func (e *Events) handleDirect(c *fleet.Channel, numbers sequenceTracker, frames 
 		return
 	}
 	if envelope.Publisher != c.Publisher {
-		// Another publisher has the address now. Its own key announces it.
+		// Another publisher has the address now. It has a registry key and a source of its own.
 		e.reject(kind, stats.BadID, errOtherPublisher)
 		return
 	}
-	e.handleEnvelope(c.Endpoint, c.Topic, envelope, numbers, nil)
+	e.handleEnvelope(c.Endpoint, c.Topic, envelope, tracker, nil)
 }
 
 // handleBrokered handles a message of a broker, whose first frame is the whole subject.
-func (e *Events) handleBrokered(by *deduper, frames [][]byte) {
+func (e *Events) handleBrokered(dedup *deduper, frames [][]byte) {
 	if len(frames) == 0 || !isReadTopic(frames[0]) {
 		return
 	}
@@ -356,13 +356,13 @@ func (e *Events) handleBrokered(by *deduper, frames [][]byte) {
 		e.reject(kind, stats.BadFrames, err)
 		return
 	}
-	by.mu.Lock()
-	defer by.mu.Unlock()
-	var numbers sequenceTracker
-	if !by.multipleBrokers { // an event that one broker lost may come over another
-		numbers = &by.gaps
+	dedup.mu.Lock()
+	defer dedup.mu.Unlock()
+	var tracker sequenceTracker
+	if !dedup.multipleBrokers { // an event that one broker lost may come over another
+		tracker = &dedup.gaps
 	}
-	e.handleEnvelope(at, topic, envelope, numbers, by)
+	e.handleEnvelope(at, topic, envelope, tracker, dedup)
 }
 
 // isReadTopic reports, at the least cost, whether a subject may have a topic that the program

@@ -21,7 +21,7 @@ func TestZMQMergesKeysOfOnePublisher(t *testing.T) {
 		const address = "h:1"
 		s := p.listen(address)
 		n := uint64(0)
-		say := func(events int) {
+		send := func(events int) {
 			for range events {
 				s.sendHit(5, n, 0x11)
 				n++
@@ -31,21 +31,21 @@ func TestZMQMergesKeysOfOnePublisher(t *testing.T) {
 		p.fleet.AddChannel("old", hitRateChannel(5, address, fleet.Endpoint{Component: "backend"}))
 		time.Sleep(time.Second)
 		p.checkPublishers(1, 1, 0)
-		say(10)
+		send(10)
 		p.checkHits(10, 0)
 		p.fleet.AddChannel("new", hitRateChannel(5, address, backendEndpoint))
 		time.Sleep(time.Second)
 		p.checkPublishers(1, 1, 0)
-		say(10)
+		send(10)
 		p.checkHits(20, 0)
 		n += 20 // these are lost
-		say(1)
+		send(1)
 		p.checkHits(21, 20)
 		p.fleet.RemoveChannel("old")
 		time.Sleep(time.Second)
 		p.checkPublishers(1, 1, 0)
 		n += 3
-		say(1)
+		send(1)
 		p.checkHits(22, 23)
 		if n, _ := p.dialCounts(address); n != 1 {
 			t.Errorf("connected %d times, want once", n)
@@ -53,11 +53,11 @@ func TestZMQMergesKeysOfOnePublisher(t *testing.T) {
 		p.fleet.RemoveChannel("new")
 		time.Sleep(time.Second)
 		p.checkPublishers(0, 0, 0)
-		say(5)
+		send(5)
 		p.checkHits(22, 23)
 		p.fleet.AddChannel("new", hitRateChannel(5, address, backendEndpoint)) // the events in between are not missing
 		time.Sleep(time.Second)
-		say(1)
+		send(1)
 		p.checkHits(23, 23)
 	})
 }
@@ -66,19 +66,19 @@ func TestZMQMergesKeysOfOnePublisher(t *testing.T) {
 func TestZMQSourceChoosesMostSpecificEndpoint(t *testing.T) {
 	all := []fleet.Endpoint{{}, {Component: "backend"}, {Component: "backend", Name: "generate"}, {Component: "backend", Name: "other"}, {Component: "zoo"}}
 	for first := range all {
-		w := newZMQSource(sourceKey{address: "tcp://h:1"})
+		src := newZMQSource(sourceKey{address: "tcp://h:1"})
 		for i := range all {
-			w.addKey(all[(first+i)%len(all)], 1)
+			src.addKey(all[(first+i)%len(all)], 1)
 		}
-		w.addKey(all[0], 1)
+		src.addKey(all[0], 1)
 		for _, want := range []int{2, 3, 1, 4, 0} {
-			if w.chooseEndpoint(); w.endpoint != all[want] {
-				t.Errorf("from %d on: the endpoint is %v, want %v", first, w.endpoint, all[want])
+			if src.chooseEndpoint(); src.endpoint != all[want] {
+				t.Errorf("from %d on: the endpoint is %v, want %v", first, src.endpoint, all[want])
 			}
-			w.addKey(all[want], -1)
+			src.addKey(all[want], -1)
 		}
-		if w.chooseEndpoint(); w.registryKeys != 1 || w.endpoint != all[0] {
-			t.Errorf("%d keys are left, with the endpoint %v", w.registryKeys, w.endpoint)
+		if src.chooseEndpoint(); src.registryKeys != 1 || src.endpoint != all[0] {
+			t.Errorf("%d keys are left, with the endpoint %v", src.registryKeys, src.endpoint)
 		}
 	}
 }
@@ -190,8 +190,7 @@ func TestZMQDialsNoMoreThanSlots(t *testing.T) {
 	})
 }
 
-// TestZMQBoundsSources has more sources than are remembered. The others are added once there is
-// room.
+// TestZMQBoundsSources has more sources than the limit. The others are added once there is room.
 func TestZMQBoundsSources(t *testing.T) {
 	runZMQNetwork(t, 8, func(p *zmqNetwork) {
 		var all []string
@@ -223,7 +222,7 @@ func TestZMQBoundsSources(t *testing.T) {
 	})
 }
 
-// TestZMQRemembersFourSourcesPerSlot has enough slots that four sources per slot exceed the
+// TestZMQRemembersFourSourcesPerSlot has so many slots that four sources per slot are more than the
 // minimum.
 func TestZMQRemembersFourSourcesPerSlot(t *testing.T) {
 	runZMQNetwork(t, 1050, func(p *zmqNetwork) {

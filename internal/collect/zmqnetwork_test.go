@@ -38,7 +38,7 @@ type zmqNetwork struct {
 	dials      map[string]int
 }
 
-// fakePublisher is a publisher that speaks ZMTP 3.1.
+// fakePublisher is a publisher of ZMTP 3.1.
 type fakePublisher struct {
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -74,7 +74,7 @@ func runZMQNetwork(t *testing.T, slots int, test func(*zmqNetwork)) {
 
 func (p *zmqNetwork) dial(ctx context.Context, address string) (net.Conn, error) {
 	p.mu.Lock()
-	s, swallows := p.publishers[address], p.drops[address]
+	s, drops := p.publishers[address], p.drops[address]
 	p.dials[address]++
 	p.dialing[address]++
 	p.maxDialing[address] = max(p.maxDialing[address], p.dialing[address])
@@ -92,7 +92,7 @@ func (p *zmqNetwork) dial(ctx context.Context, address string) (net.Conn, error)
 		s.mu.Unlock()
 		go s.serve(theirs)
 		return ours, nil
-	case swallows:
+	case drops:
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}

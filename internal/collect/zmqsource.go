@@ -28,11 +28,11 @@ type zmqSource struct {
 	registryKeys int                    // how many keys announce it
 	endpoint     fleet.Endpoint         // of the most specific key
 	endpoints    map[fleet.Endpoint]int // of all keys, if they differ
-	configured   bool                   // it is wanted even if no key announces it
+	configured   bool                   // it is subscribed to even if no key announces it
 
-	queued      *list.Element // it waits for a slot; nil: it has one
+	queued      *list.Element // in its host's waiting list; nil: it has a slot
 	subscriber  *subscriber   // nil: not running
-	waitCounted bool          // that it has to wait was counted
+	waitCounted bool          // its wait was counted
 	sequence    sequence      // of the publisher's events
 }
 
