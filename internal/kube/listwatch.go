@@ -110,11 +110,11 @@ type Handler[T any] struct {
 // object and every change. It retries after every error and forgets nothing meanwhile. Where it
 // cannot resume the watch, it lists again.
 func ListWatch[T any, P objectPtr[T]](ctx context.Context, c *Client, of Collection, f Handler[T]) {
-	s := listWatcher[T, P]{client: c, collection: of, handler: f}
+	w := listWatcher[T, P]{client: c, collection: of, handler: f}
 	var failures Backoff
 	for {
 		began := time.Now()
-		err := s.listAndWatch(ctx)
+		err := w.listAndWatch(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -142,48 +142,48 @@ type listWatcher[T any, P objectPtr[T]] struct {
 }
 
 // listAndWatch lists the collection if necessary, and watches it until the watch ends.
-func (s *listWatcher[T, P]) listAndWatch(ctx context.Context) error {
+func (w *listWatcher[T, P]) listAndWatch(ctx context.Context) error {
 	doing, err := "watch", error(nil)
-	if s.version == "" {
-		doing, err = "list", s.list(ctx)
+	if w.version == "" {
+		doing, err = "list", w.list(ctx)
 	}
 	if err == nil {
-		doing, err = "watch", s.watch(ctx)
+		doing, err = "watch", w.watch(ctx)
 	}
 	if IsStatus(err, http.StatusGone) { // the changes since version are no longer available
-		s.version = ""
+		w.version = ""
 		return errWatchEnded
 	}
 	if errors.Is(err, errWatchEnded) {
 		return err
 	}
-	return fmt.Errorf("%s %s: %w", doing, s.collection, err)
+	return fmt.Errorf("%s %s: %w", doing, w.collection, err)
 }
 
 // list lists the whole collection, page by page.
-func (s *listWatcher[T, P]) list(ctx context.Context) error {
+func (w *listWatcher[T, P]) list(ctx context.Context) error {
 	names := make(map[string]bool)
 	for next := ""; ; {
-		version, more, err := s.page(ctx, next, names)
+		version, more, err := w.page(ctx, next, names)
 		if err != nil {
 			return err
 		}
 		if next = more; next == "" {
-			s.version = version
-			s.handler.OnSynced(names)
+			w.version = version
+			w.handler.OnSynced(names)
 			return nil
 		}
 	}
 }
 
-func (s *listWatcher[T, P]) page(ctx context.Context, next string, names map[string]bool) (version, more string, err error) {
+func (w *listWatcher[T, P]) page(ctx context.Context, next string, names map[string]bool) (version, more string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	query := url.Values{"limit": {strconv.Itoa(pageSize)}}
 	if next != "" {
 		query.Set("continue", next)
 	}
-	response, err := s.client.do(ctx, http.MethodGet, s.collection.path(), s.withSelector(query), nil)
+	response, err := w.client.do(ctx, http.MethodGet, w.collection.path(), w.withSelector(query), nil)
 	if err != nil {
 		return "", "", err
 	}
@@ -192,8 +192,8 @@ func (s *listWatcher[T, P]) page(ctx context.Context, next string, names map[str
 	body := &boundedReader{Reader: response.Body, left: maxObject}
 	err = eachItem(json.NewDecoder(body), &meta, func(item json.RawMessage) {
 		body.left = maxObject
-		object, err := s.decode(item)
-		s.upsert(object, err)
+		object, err := w.decode(item)
+		w.upsert(object, err)
 		names[object.Meta().Name] = true // the last valid version of an undecodable object stays
 	})
 	if err == nil && meta.ResourceVersion == "" {
@@ -202,15 +202,15 @@ func (s *listWatcher[T, P]) page(ctx context.Context, next string, names map[str
 	return meta.ResourceVersion, meta.Continue, err
 }
 
-func (s *listWatcher[T, P]) withSelector(query url.Values) url.Values {
-	if s.collection.Selector != "" {
-		query.Set("labelSelector", s.collection.Selector)
+func (w *listWatcher[T, P]) withSelector(query url.Values) url.Values {
+	if w.collection.Selector != "" {
+		query.Set("labelSelector", w.collection.Selector)
 	}
 	return query
 }
 
 // decode decodes an object. If that fails, it returns at least the metadata if possible.
-func (s *listWatcher[T, P]) decode(b json.RawMessage) (P, error) {
+func (w *listWatcher[T, P]) decode(b json.RawMessage) (P, error) {
 	object := P(new(T))
 	if err := json.Unmarshal(b, object); err != nil {
 		var bare Object
@@ -226,12 +226,12 @@ func (s *listWatcher[T, P]) decode(b json.RawMessage) (P, error) {
 }
 
 // upsert passes a decoded object, or the decode error, to the handler.
-func (s *listWatcher[T, P]) upsert(object P, err error) {
+func (w *listWatcher[T, P]) upsert(object P, err error) {
 	if err != nil {
-		s.handler.OnDecodeError(fmt.Errorf("decode an object of %s: %w", s.collection, err))
+		w.handler.OnDecodeError(fmt.Errorf("decode an object of %s: %w", w.collection, err))
 		return
 	}
-	s.handler.OnUpsert((*T)(object))
+	w.handler.OnUpsert((*T)(object))
 }
 
 // eachItem reads a list one item at a time, because the whole list may be large.
@@ -286,20 +286,20 @@ func expectDelim(d *json.Decoder, want json.Delim) error {
 
 // watch passes the changes since version to the handler, and updates version, until the watch
 // ends.
-func (s *listWatcher[T, P]) watch(ctx context.Context) error {
+func (w *listWatcher[T, P]) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	idle := s.client.watchIdle
+	idle := w.client.watchIdle
 	stalled := time.AfterFunc(idle, func() { cancel(errWatchEnded) })
 	defer stalled.Stop()
-	response, err := s.client.do(ctx, http.MethodGet, s.collection.path(), s.withSelector(url.Values{
-		"watch": {"true"}, "allowWatchBookmarks": {"true"}, "timeoutSeconds": {strconv.Itoa(watchSeconds)}, "resourceVersion": {s.version},
+	response, err := w.client.do(ctx, http.MethodGet, w.collection.path(), w.withSelector(url.Values{
+		"watch": {"true"}, "allowWatchBookmarks": {"true"}, "timeoutSeconds": {strconv.Itoa(watchSeconds)}, "resourceVersion": {w.version},
 	}), nil)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	s.handler.OnState(nil)
+	w.handler.OnState(nil)
 	body := &boundedReader{Reader: response.Body}
 	for d := json.NewDecoder(body); ; {
 		var event struct {
@@ -314,7 +314,7 @@ func (s *listWatcher[T, P]) watch(ctx context.Context) error {
 			return err
 		}
 		stalled.Reset(idle)
-		if err := s.applyEvent(event.Type, event.Object); err != nil {
+		if err := w.applyEvent(event.Type, event.Object); err != nil {
 			return err
 		}
 	}
@@ -336,30 +336,30 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 }
 
 // applyEvent handles one event of a watch.
-func (s *listWatcher[T, P]) applyEvent(eventType string, b json.RawMessage) error {
+func (w *listWatcher[T, P]) applyEvent(eventType string, b json.RawMessage) error {
 	switch eventType {
 	case "ERROR":
 		status := parseStatus(b)
 		status.Code = cmp.Or(status.Code, http.StatusInternalServerError)
 		if status.Code != http.StatusGone {
-			s.version = "" // other changes may have been missed
+			w.version = "" // other changes may have been missed
 		}
 		return status
 	case "BOOKMARK":
 		var o Object
 		if err := json.Unmarshal(b, &o); err == nil && o.Metadata.ResourceVersion != "" {
-			s.version = o.Metadata.ResourceVersion
+			w.version = o.Metadata.ResourceVersion
 		}
 		return nil
 	case "ADDED", "MODIFIED", "DELETED":
-		object, err := s.decode(b)
+		object, err := w.decode(b)
 		if v := object.Meta().ResourceVersion; v != "" {
-			s.version = v
+			w.version = v
 		}
 		if eventType == "DELETED" && object.Meta().Name != "" {
-			s.handler.OnDelete((*T)(object))
+			w.handler.OnDelete((*T)(object))
 		} else {
-			s.upsert(object, err)
+			w.upsert(object, err)
 		}
 	}
 	return nil

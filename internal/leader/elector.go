@@ -14,14 +14,15 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// leaseTTL is the TTL of a lease in seconds, as of Dynamo's own processes up to 0.9. After that
-// time the lock of a program that was killed is free again.
+// leaseTTL is the TTL of a lease in seconds, the same as that of Dynamo's own processes up to 0.9.
+// After that time the lock of a program that was killed is free again.
 const leaseTTL = 10
 
 const (
-	// confirmationTTL is how long a confirmation that the program holds the lock lets it lead,
-	// counted from the request. A program that acquires the lock waits as long before it leads:
-	// by then the previous leader has stopped, even if it has not noticed its loss.
+	// confirmationTTL is how long the program may lead after a confirmation that it holds the
+	// lock, counted from the request. A program that acquires the lock waits for the same time
+	// before it leads: by then the previous leader has stopped, even if it has not noticed that
+	// it lost the lock.
 	confirmationTTL = 2 * time.Second
 	// confirmInterval is how often a confirmation is requested. Requests do not wait for each
 	// other: otherwise the program would stop leading whenever a response takes more than a second.
@@ -31,8 +32,9 @@ const (
 	confirmTimeout = leaseTTL * time.Second / 3
 )
 
-// minStandby is the shortest wait on standby after which the lock is tried at once. A lock that
-// seems free sooner is changing hands, and is tried after a pause.
+// minStandby is the shortest wait on standby after which the program tries to acquire the lock at
+// once. A lock that seems free sooner is probably being acquired by another program, so the next
+// attempt is made after a pause.
 const minStandby = 50 * time.Millisecond
 
 // releaseTimeout bounds the release of the lock when the program ends.
@@ -59,11 +61,11 @@ type lock interface {
 	awaitFree(ctx context.Context)
 	// release releases the lock.
 	release(ctx context.Context)
-	// backoff is how long to wait before the nth attempt after an error.
+	// backoff returns how long to wait before the nth attempt after an error.
 	backoff(n int, err error) time.Duration
 	// permanent reports whether retrying after an error is useless.
 	permanent(err error) bool
-	// String is the lock's name.
+	// String returns the lock's name.
 	String() string
 }
 
@@ -74,7 +76,7 @@ type elector struct {
 	log     *slog.Logger
 	standby bool // wait while another program holds the lock
 
-	standbyReason string // why it stands by, as last logged; empty if it does not
+	standbyReason string // the kind of the reason to stand by that was logged last; empty if the program does not stand by
 }
 
 // run holds the lock until ctx ends, and then releases it. If it loses the lock, it acquires it
@@ -82,7 +84,7 @@ type elector struct {
 // the servers refuse the credentials from the start.
 //
 // At most one program leads at any time. There is one exception: a program without --standby
-// leads on while it cannot reach the servers, because it knows of no other program.
+// keeps leading while it cannot reach the servers, because it knows of no other program.
 func (e *elector) run(ctx context.Context) error {
 	e.log.Info("Creating unique instance of Metrics at " + e.String())
 	defer e.resign(context.WithoutCancel(ctx))
@@ -110,12 +112,12 @@ func (e *elector) run(ctx context.Context) error {
 // lead holds the lock until it is lost or ctx ends.
 func (e *elector) lead(ctx context.Context) error {
 	h := newLeadership(e.stats, e.standby)
-	var beating sync.WaitGroup
-	defer beating.Wait()
+	var heartbeats sync.WaitGroup
+	defer heartbeats.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if !e.standby {
-		beating.Go(func() {
+		heartbeats.Go(func() {
 			for h.heartbeat(); backoff.Wait(ctx, confirmInterval); h.heartbeat() {
 			}
 		})
@@ -156,7 +158,7 @@ func (e *elector) standBy(ctx context.Context, reason error) {
 	e.stats.NoLease.Store(noLease)
 	e.stats.OtherLeader.Store(!noLease)
 	if !noLease {
-		e.stats.WasLeader.ExpireIn(confirmationTTL) // the other one waits as long
+		e.stats.WasLeader.ExpireIn(confirmationTTL) // the other program waits for the same time
 	}
 	kind := reasonKind(reason)
 	if e.standbyReason != kind {
@@ -170,7 +172,8 @@ func (e *elector) standBy(ctx context.Context, reason error) {
 	}
 }
 
-// reasonKind is the kind of a reason to stand by. A change of the kind is logged again.
+// reasonKind returns the kind of a reason to stand by. The reason is logged again when its kind
+// changes.
 func reasonKind(reason error) string {
 	if errors.Is(reason, errNoLease) {
 		return errNoLease.Error()

@@ -30,7 +30,7 @@ type EtcdKey struct {
 	Stats      *stats.Stats
 	Log        *slog.Logger
 
-	// Lost, if not nil, is called when etcd no longer has the key as this program put it, because
+	// Lost, if not nil, is called when this program's key in etcd was changed or deleted, because
 	// etcd may have lost other data, too.
 	Lost func()
 }
@@ -58,8 +58,8 @@ func (e *EtcdKey) lock(value []byte) *etcdLock {
 }
 
 // etcdLock is the lock in etcd, at the key that the original used. The program holds the lock
-// while the key is as it put it. A live lease does not prove that: the key may have been deleted
-// or replaced.
+// while the key is unchanged since the program put it. A live lease does not prove that: the key
+// may have been deleted or replaced.
 type etcdLock struct {
 	stats      *stats.Stats
 	log        *slog.Logger
@@ -70,13 +70,13 @@ type etcdLock struct {
 	value      []byte
 	lease      clientv3.LeaseID // the same for as long as the program runs
 	granted    bool             // the lease may be alive
-	aliveUntil time.Time        // until when it certainly is, unless it is revoked
+	aliveUntil time.Time        // until when the lease is certainly alive, unless it is revoked
 
 	createdRevision     int64 // the revision at which this program put the key; 0: it does not hold it
 	predecessorResigned bool  // the previous holder has resigned
-	replayHistory       bool  // the watch has yet to read the key's history before that, which may show a resignation, too
+	replayHistory       bool  // the watch has yet to read the key's history before createdRevision, which may also show a resignation
 	seenRevision        int64 // etcd's revision when another program was last seen to hold the key; 0: never
-	rivalRevision       int64 // the revision at which that program put it
+	rivalRevision       int64 // the revision at which that program put the key
 }
 
 func (l *etcdLock) String() string { return l.key }
@@ -177,7 +177,7 @@ func (l *etcdLock) revoke(ctx context.Context, s *connect.EtcdSession) error {
 	return fmt.Errorf("revoke lease %x: %w", l.lease, err)
 }
 
-// callContext is the context of one call to etcd.
+// callContext returns the context of one call to etcd.
 func callContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(clientv3.WithRequireLeader(ctx), connect.EtcdCallTimeout)
 }
@@ -214,8 +214,8 @@ func (l *etcdLock) create(ctx context.Context, s *connect.EtcdSession) error {
 	return fmt.Errorf("create %s: %w (a program that was killed leaves its key for up to %d s)", l.key, exists, leaseTTL)
 }
 
-// put puts the key if a condition holds. Otherwise found is the present key. At is etcd's
-// revision.
+// put puts the key if a condition holds. Otherwise it returns the present key as found. at is
+// etcd's revision.
 func (l *etcdLock) put(ctx context.Context, s *connect.EtcdSession, condition clientv3.Cmp) (found *mvccpb.KeyValue, at int64, err error) {
 	ctx, cancel := callContext(ctx)
 	defer cancel()
@@ -254,7 +254,7 @@ func (l *etcdLock) checkLargeRival(ctx context.Context, s *connect.EtcdSession) 
 }
 
 // release deletes the key by revoking the lease. Before that it marks the key as resigned, so
-// that the next holder need not wait.
+// that the next holder does not have to wait.
 func (l *etcdLock) release(ctx context.Context) {
 	if !l.granted {
 		return
@@ -279,8 +279,8 @@ func (l *etcdLock) resign(ctx context.Context, s *connect.EtcdSession) error {
 	return err
 }
 
-// hostSuffix names the host of the program that put a value, if the value has it. The original's
-// values have none.
+// hostSuffix returns " on host " and the host of the program that put a value, or nothing if the
+// value has no host, as those of the original.
 func hostSuffix(value []byte) string {
 	var v struct{ Host string }
 	if json.Unmarshal(value, &v) != nil || v.Host == "" {

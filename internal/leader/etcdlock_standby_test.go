@@ -65,7 +65,7 @@ var losses = map[string]func(r *etcdTest, key string) error{
 		_, err := r.client.Delete(r.t.Context(), "", clientv3.WithPrefix())
 		return err
 	},
-	"another lease has it and ends": func(r *etcdTest, key string) error {
+	"another program puts it on a lease that ends": func(r *etcdTest, key string) error {
 		lease, err := r.client.Grant(r.t.Context(), 60)
 		if err == nil {
 			_, err = r.client.Put(r.t.Context(), key, "{}", clientv3.WithLease(lease.ID))

@@ -16,12 +16,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// handovers are what may happen to a key between two holders, the first and the second program, and
-// whether the second then waits for the first to stop.
+// handovers are events that free the key of the first program for the second. waits is whether the
+// second program then waits for the first to stop.
 var handovers = []struct {
-	name   string
-	happen func(r *etcdTest, first, third *etcdLock)
-	waits  bool
+	name  string
+	event func(r *etcdTest, first, third *etcdLock)
+	waits bool
 }{
 	{"it releases the key", func(r *etcdTest, first, _ *etcdLock) { first.release(r.t.Context()) }, false},
 	{"it resigns and is killed", func(r *etcdTest, first, _ *etcdLock) {
@@ -63,7 +63,7 @@ var handovers = []struct {
 	}, false},
 }
 
-// A new holder of the key need not wait if the watch shows that the previous one resigned.
+// A new holder of the key does not wait if the watch shows that the previous one resigned.
 func TestEtcdLockWaitsUnlessPredecessorResigned(t *testing.T) {
 	t.Parallel()
 	r := newEtcdTest(t)
@@ -71,12 +71,12 @@ func TestEtcdLockWaitsUnlessPredecessorResigned(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := *r
 			r.t = t
-			testHandover(&r, wire.Namespaces(fmt.Sprint("dynamo", i)), c.happen, c.waits)
+			testHandover(&r, wire.Namespaces(fmt.Sprint("dynamo", i)), c.event, c.waits)
 		})
 	}
 }
 
-func testHandover(r *etcdTest, namespace wire.Namespaces, happen func(r *etcdTest, first, third *etcdLock), waits bool) {
+func testHandover(r *etcdTest, namespace wire.Namespaces, event func(r *etcdTest, first, third *etcdLock), waits bool) {
 	t := r.t
 	var keys [3]*etcdLock
 	for j := range keys {
@@ -92,7 +92,7 @@ func testHandover(r *etcdTest, namespace wire.Namespaces, happen func(r *etcdTes
 	if err := second.tryAcquire(t.Context()); !errors.Is(err, ErrExists) {
 		t.Fatalf("got %v", err)
 	}
-	happen(r, first, keys[2])
+	event(r, first, keys[2])
 	if err := second.tryAcquire(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func testHandover(r *etcdTest, namespace wire.Namespaces, happen func(r *etcdTes
 	} else {
 		devstacktest.WaitLeads(t, second.stats, true)
 	}
-	// When the watch reports the deletion of this key, it has seen all events before.
+	// When the watch reports this deletion, it has seen all earlier events.
 	s, err := keys[0].open(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -99,25 +99,26 @@ func (l *etcdLock) verify(ctx context.Context, s *connect.EtcdSession, h *leader
 		err = s.CheckCluster(got.Header)
 	}
 	switch {
-	case errors.Is(err, connect.ErrEtcdTooLarge): // this program's value is small
-		return 0, h.markLost("the key is another program's")
+	case errors.Is(err, connect.ErrEtcdTooLarge): // it is not this program's value, which is small
+		return 0, h.markLost("the key belongs to another program")
 	case err != nil:
 		return 0, fmt.Errorf("read %s: %w", l.key, err)
 	case len(got.Kvs) == 0:
 		return 0, h.markLost("the key is gone")
 	case !l.isOurs(got.Kvs[0]):
-		return 0, h.markLost("the key is another program's")
+		return 0, h.markLost("the key belongs to another program")
 	}
 	return got.Header.Revision, nil
 }
 
-// isOurs compares lease and revision: an etcd that has lost its data starts its revisions again.
+// isOurs reports whether this program put the key. It compares lease and revision, because an etcd
+// that has lost its data starts its revisions again.
 func (l *etcdLock) isOurs(kv *mvccpb.KeyValue) bool {
 	return clientv3.LeaseID(kv.Lease) == l.lease && kv.ModRevision == l.createdRevision
 }
 
 // watch reports changes of the key at once. It starts before this program put the key: if the
-// previous holder resigned, this one need not wait for it to stop.
+// previous holder resigned, this program does not have to wait for it to stop.
 func (l *etcdLock) watch(ctx context.Context, s *connect.EtcdSession, from int64, h *leadership) error {
 	free := false // the previous holder has resigned
 	return l.watchStream(s, from, func(e *mvccpb.Event) error {

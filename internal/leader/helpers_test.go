@@ -16,7 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// etcdTest is an etcd and a client, at which programs run for the key.
+// etcdTest is an etcd server with a client. Programs compete for the leader's key in it.
 type etcdTest struct {
 	*devstacktest.Stack
 	t      *testing.T
@@ -29,7 +29,7 @@ func newEtcdTest(t *testing.T) *etcdTest {
 	return &etcdTest{s, t, s.Client(t)}
 }
 
-// newProgram is another program that runs for the key.
+// newProgram returns another program that competes for the key.
 func (e *etcdTest) newProgram() *EtcdKey {
 	e.t.Helper()
 	log := slog.New(slog.DiscardHandler)
@@ -61,14 +61,14 @@ func (e *etcdTest) delete(key string) {
 	}
 }
 
-// newLargeEtcdTest has an etcd that accepts requests of 16 MiB.
+// newLargeEtcdTest returns an etcdTest whose server accepts requests of 16 MiB.
 func newLargeEtcdTest(t *testing.T) *etcdTest {
 	t.Helper()
 	s, client := devstacktest.LargeEtcd(t, 16<<20, 100*time.Millisecond)
 	return &etcdTest{s, t, client}
 }
 
-// startHold lets a program run for the key.
+// startHold starts a program's Hold.
 func startHold(t *testing.T, k *EtcdKey, standby bool) (stop func(), ended <-chan error) {
 	return testutil.Start(t, func(ctx context.Context) error { return k.Hold(ctx, []byte(`{"component_name": "a"}`), standby) })
 }

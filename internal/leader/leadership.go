@@ -10,8 +10,8 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// leadership is the time for which a program holds the lock, from acquiring to losing it. It
-// decides when the program may act as the leader. Its methods may be called concurrently.
+// leadership is the state of a program from acquiring the lock to losing it. It decides when the
+// program may act as the leader. Its methods may be called concurrently.
 type leadership struct {
 	stats   *stats.Stats
 	standby bool
@@ -20,18 +20,18 @@ type leadership struct {
 	leadAfter     time.Time // when the program may begin to lead
 	requestedAt   time.Time // when the newest confirmation was requested; zero: there was none
 	lastHeartbeat time.Time // shows that the process runs
-	stalledAt     time.Time // when a stall of the process was found; zero: the lock has been confirmed since, or there was none
+	stalledAt     time.Time // when a stall of the process was found; zero: there was none, or the lock has been confirmed since
 	lost          bool
 }
 
-// newLeadership is for a lock that was just acquired.
+// newLeadership returns the leadership of a program that has just acquired the lock.
 func newLeadership(st *stats.Stats, standby bool) *leadership {
 	now := time.Now()
 	return &leadership{stats: st, standby: standby, leadAfter: now.Add(confirmationTTL), lastHeartbeat: now}
 }
 
-// predecessorResigned records that the previous holder resigned, so that this program need not
-// wait for it to stop.
+// predecessorResigned records that the previous holder resigned, so that this program does not
+// have to wait for it to stop.
 func (h *leadership) predecessorResigned() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -104,7 +104,7 @@ func (h *leadership) markLost(why string) error {
 }
 
 // confirmLoop checks at intervals whether the program holds the lock, until ctx ends or a check
-// fails. A check may also return false and no error, which means that nothing is known.
+// fails. A check that returns false and no error has found out nothing.
 func (h *leadership) confirmLoop(ctx context.Context, check func(context.Context) (ours bool, err error)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var requests sync.WaitGroup // at most confirmTimeout/confirmInterval + 1 requests at once
@@ -113,9 +113,9 @@ func (h *leadership) confirmLoop(ctx context.Context, check func(context.Context
 	for {
 		requests.Go(func() {
 			requested := time.Now()
-			within, done := context.WithTimeout(ctx, confirmTimeout)
+			checkCtx, done := context.WithTimeout(ctx, confirmTimeout)
 			defer done()
-			ours, err := check(within)
+			ours, err := check(checkCtx)
 			if ours {
 				h.markConfirmed(requested)
 			}

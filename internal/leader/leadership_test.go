@@ -11,7 +11,8 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// newHeldLeadership is a leadership in force, and a function that checks whether the program leads.
+// newHeldLeadership returns the leadership of a program that leads, and a function that checks whether
+// the program leads.
 func newHeldLeadership(t *testing.T, standby bool) (h *leadership, leads func(want bool, when string)) {
 	t.Helper()
 	var st stats.Stats
@@ -78,7 +79,7 @@ func TestLeadershipStaysLost(t *testing.T) {
 // A process that stalled does not lead until the lock is confirmed again, or the servers are known
 // to be unreachable.
 func TestLeadershipAfterStall(t *testing.T) {
-	for name, know := range map[string]func(h *leadership, before time.Time){
+	for name, confirm := range map[string]func(h *leadership, before time.Time){
 		"confirmed":                   func(h *leadership, before time.Time) { h.markConfirmed(time.Now()) },
 		"the servers are unreachable": func(h *leadership, before time.Time) { h.markUnreachable() },
 		"not by an older response": func(h *leadership, before time.Time) {
@@ -102,9 +103,9 @@ func TestLeadershipAfterStall(t *testing.T) {
 				h.heartbeat()
 				leads(false, "a moment later")
 				time.Sleep(time.Millisecond)
-				know(h, before)
+				confirm(h, before)
 				h.heartbeat()
-				leads(true, "when it knows")
+				leads(true, "after that")
 			})
 		})
 	}
@@ -116,12 +117,12 @@ func TestLeadershipConfirmationsOverlap(t *testing.T) {
 		h := newLeadership(&st, true)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		var asking, most atomic.Int64
+		var inProgress, most atomic.Int64
 		done := make(chan error, 1)
 		go func() {
 			done <- h.confirmLoop(ctx, func(ctx context.Context) (bool, error) {
-				most.Store(max(most.Load(), asking.Add(1)))
-				defer asking.Add(-1)
+				most.Store(max(most.Load(), inProgress.Add(1)))
+				defer inProgress.Add(-1)
 				select {
 				case <-time.After(time.Minute):
 					return true, nil
@@ -139,7 +140,7 @@ func TestLeadershipConfirmationsOverlap(t *testing.T) {
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
-		if n := asking.Load(); n != 0 {
+		if n := inProgress.Load(); n != 0 {
 			t.Errorf("%d requests are still in progress", n)
 		}
 	})

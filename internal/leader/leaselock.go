@@ -20,8 +20,8 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// The Lease's annotations hold the key as it would be in etcd, which is no valid name of a
-// Kubernetes object, and its value.
+// These annotations of the Lease hold the key as it would be in etcd, which is no valid name of a
+// Kubernetes object, and the key's value.
 const (
 	keyAnnotation   = "dynamo-metrics/key"
 	valueAnnotation = "dynamo-metrics/value"
@@ -49,7 +49,7 @@ type Lease struct {
 }
 
 // Hold makes this program the leader of its namespaces until ctx ends, with value (a JSON object) in
-// an annotation of the Lease. Then it releases the Lease. Identity names the program's pod. It fails
+// an annotation of the Lease. Then it releases the Lease. identity names the program's pod. Hold fails
 // with ErrExists if another program holds the Lease and standby is false.
 func (e *Lease) Hold(ctx context.Context, identity string, value []byte, standby bool) error {
 	el := elector{lock: e.lock(identity, value), stats: e.Stats, log: e.Log, standby: standby}
@@ -64,14 +64,14 @@ func (e *Lease) lock(identity string, value []byte) *leaseLock {
 	}
 }
 
-// leaseName is the name of the Lease for a key. It uses SHA-256 because Helm can compute that,
+// leaseName returns the name of the Lease for a key. It uses SHA-256 because Helm can compute that,
 // too: a Role can then name this one Lease.
 func leaseName(key string) string {
 	return fmt.Sprintf("dynamo-metrics-%x", sha256.Sum256([]byte(key)))[:len("dynamo-metrics-")+16]
 }
 
-// leaseLock is the lock as a Kubernetes Lease. The program holds the lock while the Lease is as
-// it last wrote it: an update of a Lease that has changed since is a conflict.
+// leaseLock is the lock as a Kubernetes Lease. The program holds the lock while the Lease is
+// unchanged since the program last wrote it: an update of a Lease that has changed is a conflict.
 type leaseLock struct {
 	client          *kube.Client
 	stats           *stats.Stats
@@ -86,8 +86,8 @@ type leaseLock struct {
 	predecessorResigned bool        // the previous holder has resigned
 	retry               kube.Backoff
 
-	// Another holder is alive as long as it changes the Lease. That is measured with this program's
-	// clock, because the holder's clock may differ.
+	// Another holder is alive as long as it changes the Lease. The time since the last change is
+	// measured with this program's clock, because the holder's clock may differ.
 	observedVersion string
 	observedAt      time.Time // when that version was first seen
 	holderRenews    bool      // the version has changed since it was first read
@@ -95,20 +95,20 @@ type leaseLock struct {
 
 func (l *leaseLock) String() string { return l.namespace + "/" + l.name + " (" + l.key + ")" }
 
-// permanent is always false: permissions may be granted while the program runs.
+// permanent always returns false: permissions may be granted while the program runs.
 func (l *leaseLock) permanent(error) bool { return false }
 
 func (l *leaseLock) awaitFree(ctx context.Context) { backoff.Wait(ctx, standbyInterval) }
 
 func (l *leaseLock) backoff(_ int, err error) time.Duration { return leaseBackoff(&l.retry, err) }
 
-// leaseBackoff is how long to wait after a failed call about a Lease. The API server may demand
-// a pause that is longer than the Lease lasts. The pause is shorter then, so that a few attempts
-// are made before the Lease expires: otherwise the leader would lose it, and the next leader
-// would have to wait as well.
+// leaseBackoff returns how long to wait after a failed call about a Lease. The API server may ask
+// for a pause that is longer than the Lease lasts. In that case leaseBackoff shortens it, so that a
+// few attempts are made before the Lease expires: otherwise the leader would lose the Lease, and
+// the next leader would have to wait as well.
 func leaseBackoff(b *kube.Backoff, err error) time.Duration {
 	pause := b.Next(err)
-	if kube.IsStatus(err, http.StatusConflict) { // another client was faster
+	if kube.IsStatus(err, http.StatusConflict) { // another client has changed the Lease first
 		return backoff.Pause(0)
 	}
 	return min(pause, confirmTimeout)
@@ -147,7 +147,7 @@ func (l *leaseLock) acquireOrTakeOver(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take over lease %s: %w", l, err)
 	}
-	// Without that mark, the holder's name may have been removed manually.
+	// If the value is not marked as resigned, the holder's name may have been removed manually.
 	l.predecessorResigned = found.Spec.HolderIdentity == "" && isResigned([]byte(found.Metadata.Annotations[valueAnnotation]))
 	l.last, l.updateUnknown = taken, false
 	return nil
@@ -174,7 +174,7 @@ func (l *leaseLock) checkHolder(found *kube.Lease) error {
 	return errMayExist
 }
 
-// desired is the Lease with this program as its holder.
+// desired returns the Lease with this program as its holder.
 func (l *leaseLock) desired(found *kube.Lease) *kube.Lease {
 	lease, now := *found, &kube.MicroTime{Time: time.Now()}
 	lease.Metadata.Name, lease.Metadata.Namespace = l.name, l.namespace
@@ -261,19 +261,19 @@ func (l *leaseLock) renew(ctx context.Context, h *leadership) error {
 
 // verifyLoop reads the Lease between its updates, so that a loss is noticed soon.
 func (l *leaseLock) verifyLoop(ctx context.Context, h *leadership) error {
-	var p apiBackoff
+	var b apiBackoff
 	return h.confirmLoop(ctx, func(ctx context.Context) (ours bool, err error) {
-		if !p.wait(ctx) {
+		if !b.wait(ctx) {
 			return false, nil
 		}
 		_, err = l.verify(ctx, h)
 		if err == nil || errors.Is(err, errLost) {
-			p.succeeded()
+			b.succeeded()
 			return err == nil, err
 		}
 		if !errors.Is(ctx.Err(), context.Canceled) {
 			l.stats.CountFailure(stats.PeerKubernetes)
-			p.failed(err)
+			b.failed(err)
 		}
 		return false, nil
 	})
@@ -293,7 +293,7 @@ func (l *leaseLock) verify(ctx context.Context, h *leadership) (*kube.Lease, err
 	return found, nil
 }
 
-// apiBackoff is for how long no request may be sent to the API server. Its methods may be called
+// apiBackoff delays requests to the API server after failures. Its methods may be called
 // concurrently.
 type apiBackoff struct {
 	mu      sync.Mutex
@@ -302,29 +302,29 @@ type apiBackoff struct {
 }
 
 // failed records a call that failed.
-func (p *apiBackoff) failed(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.until = time.Now().Add(leaseBackoff(&p.backoff, err))
+func (b *apiBackoff) failed(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.until = time.Now().Add(leaseBackoff(&b.backoff, err))
 }
 
 // succeeded records a call that succeeded.
-func (p *apiBackoff) succeeded() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.backoff.Reset()
+func (b *apiBackoff) succeeded() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.backoff.Reset()
 }
 
 // wait waits until a request may be sent. It returns false if the next request is due before
 // that, or if ctx ends.
-func (p *apiBackoff) wait(ctx context.Context) bool {
-	p.mu.Lock()
-	left := time.Until(p.until)
-	p.mu.Unlock()
+func (b *apiBackoff) wait(ctx context.Context) bool {
+	b.mu.Lock()
+	left := time.Until(b.until)
+	b.mu.Unlock()
 	return left < confirmInterval && backoff.Wait(ctx, max(left, 0))
 }
 
-// release removes the holder from the Lease, so that a standby need not wait.
+// release removes the holder from the Lease, so that a standby does not have to wait.
 func (l *leaseLock) release(ctx context.Context) {
 	if l.last == nil {
 		return
@@ -336,8 +336,8 @@ func (l *leaseLock) release(ctx context.Context) {
 		}
 		l.last = found
 	}
-	free := *l.last
-	free.Metadata.Annotations = map[string]string{keyAnnotation: l.key, valueAnnotation: connect.JoinLines([]byte(markResigned(l.value)))}
-	free.Spec = kube.LeaseSpec{LeaseDurationSeconds: 1, LeaseTransitions: l.last.Spec.LeaseTransitions, RenewTime: &kube.MicroTime{Time: time.Now()}}
-	_, _ = l.client.UpdateLease(ctx, &free) // if this fails, the Lease expires or has another holder
+	released := *l.last
+	released.Metadata.Annotations = map[string]string{keyAnnotation: l.key, valueAnnotation: connect.JoinLines([]byte(markResigned(l.value)))}
+	released.Spec = kube.LeaseSpec{LeaseDurationSeconds: 1, LeaseTransitions: l.last.Spec.LeaseTransitions, RenewTime: &kube.MicroTime{Time: time.Now()}}
+	_, _ = l.client.UpdateLease(ctx, &released) // if this fails, the Lease expires or has another holder
 }

@@ -22,21 +22,22 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// leaseTest is an API server in memory at which programs hold a Lease, on the test's clock.
+// leaseTest is an API server in memory, with the test's clock. Programs compete for a Lease in it.
 type leaseTest struct {
 	t      *testing.T
 	server kubetest.Server
 
 	mu       sync.Mutex
-	delay    time.Duration // of each request and each response
-	down     bool          // connections are closed without a response
-	refuse   func(w http.ResponseWriter, r *http.Request) bool
-	requests []string // method and time
+	delay    time.Duration                                     // of each request and each response
+	down     bool                                              // connections are closed without a response
+	refuse   func(w http.ResponseWriter, r *http.Request) bool // reports whether it has refused a request; nil: none is refused
+	requests []string                                          // method and time
 
 	network *memnet.Network
 	began   time.Time
 }
 
+// withLeaseAPI runs a test in a synctest bubble.
 func withLeaseAPI(t *testing.T, test func(c *leaseTest)) {
 	t.Helper()
 	t.Parallel()
@@ -75,7 +76,7 @@ func (c *leaseTest) locked(f func()) {
 	f()
 }
 
-// candidate is a program that runs for the Lease.
+// candidate is a program that competes for the Lease.
 type candidate struct {
 	*Lease
 	stop  func()
@@ -96,7 +97,8 @@ func (c *leaseTest) start(name string, standby bool, log *slog.Logger) *candidat
 	return &candidate{k, stop, ended}
 }
 
-// waitLeads is how long it takes until the program leads, or does not.
+// waitLeads waits until the program leads, or does not, and returns how long that took. It fails the
+// test if one of the others leads at the same time as the program.
 func (c *leaseTest) waitLeads(p *candidate, want bool, others ...*candidate) time.Duration {
 	c.t.Helper()
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
@@ -279,7 +281,7 @@ func TestLeaseLockLostWhenChanged(t *testing.T) {
 		"the holder edited": func(c *leaseTest) {
 			c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "other" })
 		},
-		"the holder taken out": func(c *leaseTest) {
+		"the holder removed": func(c *leaseTest) {
 			c.editLease(func(o kubetest.Object) { o["spec"].(kubetest.Object)["holderIdentity"] = "" })
 		},
 		"renewTime edited": func(c *leaseTest) {

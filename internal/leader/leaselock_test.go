@@ -29,7 +29,7 @@ func newLeaseServer(t *testing.T) *leaseServer {
 	return &leaseServer{t, s, web}
 }
 
-// newProgram is another program that runs for the Lease.
+// newProgram returns another program that competes for the Lease.
 func (k *leaseServer) newProgram() *Lease {
 	k.t.Helper()
 	client, err := kube.New(k.web.URL)
@@ -41,14 +41,14 @@ func (k *leaseServer) newProgram() *Lease {
 	return &Lease{Client: client, In: "team-a", Namespaces: "lab", Stats: st, Log: slog.New(slog.DiscardHandler)}
 }
 
-// holdLease lets a program hold the Lease as a pod of this name.
+// holdLease starts a program's Hold in a pod of this name.
 func (k *leaseServer) holdLease(program *Lease, pod string, standby bool) (stop func(), ended <-chan error) {
 	return testutil.Start(k.t, func(ctx context.Context) error {
 		return program.Hold(ctx, pod, []byte(`{"component_name": "c", "host": "node-of-`+pod+`"}`), standby)
 	})
 }
 
-// leaseSpec is the spec of the only Lease.
+// leaseSpec returns the spec of the only Lease.
 func (k *leaseServer) leaseSpec() kubetest.Object {
 	k.t.Helper()
 	names := k.server.Names(kubetest.Leases, "team-a")

@@ -2,7 +2,7 @@ package leader
 
 import "encoding/json"
 
-// markResigned is the value of a lock whose holder has stopped acting as the leader.
+// markResigned returns the value for a lock whose holder has stopped acting as the leader.
 func markResigned(value []byte) string {
 	fields := make(map[string]any)
 	_ = json.Unmarshal(value, &fields) // the program's own value is valid

@@ -123,18 +123,18 @@ func pipe() (ours, theirs net.Conn) {
 	return pipeConn{ours}, theirs
 }
 
-func (w pipeConn) SetReadDeadline(at time.Time) error {
-	w.Conn.SetReadDeadline(at)
+func (c pipeConn) SetReadDeadline(at time.Time) error {
+	c.Conn.SetReadDeadline(at)
 	return nil
 }
 
-func (w pipeConn) SetWriteDeadline(at time.Time) error {
-	w.Conn.SetWriteDeadline(at)
+func (c pipeConn) SetWriteDeadline(at time.Time) error {
+	c.Conn.SetWriteDeadline(at)
 	return nil
 }
 
-func (w pipeConn) SetDeadline(at time.Time) error {
-	w.Conn.SetDeadline(at)
+func (c pipeConn) SetDeadline(at time.Time) error {
+	c.Conn.SetDeadline(at)
 	return nil
 }
 
