@@ -65,7 +65,7 @@ func TestFlagsRejectWrongValues(t *testing.T) {
 		{"--scrape-interval 0.5", `--scrape-interval "0.5": want seconds (2, 0.1) or a duration (100ms), from 1s to 1h0m0s`},
 		{"--scrape-timeout 61", `--scrape-timeout "61": want seconds (2, 0.1) or a duration (100ms), from 100ms to 1m0s`},
 		{"--worker-metrics-url {host}:9090", `--worker-metrics-url "{host}:9090": it begins with neither http:// nor https://; want [component=]http(s)://{host}:port/path`},
-		{"--worker-metrics-url http://{pod}", `--worker-metrics-url "http://{pod}": {pod} is no placeholder: want one of {host}`},
+		{"--worker-metrics-url http://{pod}", `--worker-metrics-url "http://{pod}": {pod} is not a placeholder: want one of {host}`},
 		{"--worker-metrics-url a=http://u:secret@h/", `--worker-metrics-url "***@h/": neither a user nor a fragment may be in it`},
 		{"--worker-metrics-url http://a --worker-metrics-url http://b", `--worker-metrics-url "http://b": there may be one template for each component, and one for all others`},
 		{"--no-such-flag", `unknown long flag '--no-such-flag'`},

@@ -1,4 +1,4 @@
-// Package backoff says how long to wait before a failed call is retried, and waits.
+// Package backoff computes how long to wait before a failed call is retried, and waits.
 package backoff
 
 import (
@@ -8,11 +8,11 @@ import (
 )
 
 // Policy is a pause that doubles with each failure. Part of it is random, so that the clients of
-// a server do not all come back at the same moment.
+// a server do not all retry at the same moment.
 type Policy struct {
 	First   time.Duration // after the first failure
 	Longest time.Duration // the limit
-	Jitter  time.Duration // what part of a pause is random: 5 shortens it by up to a fifth
+	Jitter  time.Duration // a divisor: 5 shortens a pause by up to a fifth, at random
 }
 
 // Server is the policy for NATS and etcd. With a limit of half a second, the program works again

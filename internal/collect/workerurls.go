@@ -75,7 +75,7 @@ func parseTemplate(s string) (t urlTemplate, err error) {
 	t.host, t.path, _ = strings.Cut(rest, "/")
 	for _, word := range placeholderPattern.FindAllString(s, -1) {
 		if !slices.Contains(placeholders, word) {
-			return t, fmt.Errorf("%s is no placeholder: want one of %s", word, strings.Join(placeholders, ", "))
+			return t, fmt.Errorf("%s is not a placeholder: want one of %s", word, strings.Join(placeholders, ", "))
 		}
 	}
 	if strings.ContainsAny(placeholderPattern.ReplaceAllString(s, ""), "{}") {

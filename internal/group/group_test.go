@@ -12,8 +12,8 @@ func TestUntilFirstEndsTheOthers(t *testing.T) {
 	broken := errors.New("broken")
 	synctest.Test(t, func(t *testing.T) {
 		ended := 0
-		waits := func(ctx context.Context) error { <-ctx.Done(); ended++; return ctx.Err() }
-		err := UntilFirst(t.Context(), waits, func(context.Context) error { time.Sleep(time.Hour); return broken })
+		waitForEnd := func(ctx context.Context) error { <-ctx.Done(); ended++; return ctx.Err() }
+		err := UntilFirst(t.Context(), waitForEnd, func(context.Context) error { time.Sleep(time.Hour); return broken })
 		if !errors.Is(err, broken) || ended != 1 {
 			t.Errorf("error %v, and %d others ended; want %v and one", err, ended, broken)
 		}

@@ -13,13 +13,13 @@ import (
 const (
 	deniedPause   = 2 * time.Second  // before a request that was denied is retried
 	maxPause      = 30 * time.Second // after many responses that the server is overloaded
-	maxRetryAfter = time.Minute      // of what the server asks for
+	maxRetryAfter = time.Minute      // the longest pause that a server may ask for
 )
 
 // overloaded is the policy for a server that has too much to do.
 var overloaded = backoff.Policy{First: 500 * time.Millisecond, Longest: maxPause, Jitter: 2}
 
-// Backoff says how long to wait after requests that failed. The zero Backoff has seen no
+// Backoff computes how long to wait after requests that failed. The zero Backoff has seen no
 // failure.
 type Backoff struct{ failures int }
 
@@ -29,7 +29,7 @@ func (b *Backoff) Reset() { b.failures = 0 }
 // Next records that a request has failed, and returns how long to wait before the next one.
 // Without a response the pause is short, because the server may be back at any time. If the
 // server is overloaded (429) or fails (5xx), the pause grows with each failure, and is at least
-// as long as the server asks for. Part of it is random, so that not all clients come back at
+// as long as the server asks for. Part of it is random, so that not all clients retry at
 // once.
 func (b *Backoff) Next(err error) time.Duration {
 	n := b.failures

@@ -12,8 +12,8 @@ import (
 	"dynamo-metrics/internal/memnet"
 )
 
-// requestTimes runs ListWatch for a while against a server with this handler, and returns when
-// each request came, since the start. The clock is synctest's.
+// requestTimes runs ListWatch for a while against a server with this handler, and returns the time
+// of each request since the start. The clock is synctest's.
 func requestTimes(t *testing.T, during time.Duration, answer http.HandlerFunc) (at []time.Duration) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -67,7 +67,7 @@ func TestBackoffGrowsWhileServerFails(t *testing.T) {
 				}
 			}
 			if alike > 1 {
-				t.Errorf("pauses are %v, want no two alike: clients that fail together would come back together", got)
+				t.Errorf("pauses are %v, want no two alike: clients that fail together would retry together", got)
 			}
 		})
 	}
@@ -142,7 +142,7 @@ func TestBackoffDeniedRetriesEveryTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestListWatchListTimeoutIsMinute has a page that never ends, though its data keep coming.
+// TestListWatchListTimeoutIsMinute has a page that never ends, although data keep arriving.
 func TestListWatchListTimeoutIsMinute(t *testing.T) {
 	t.Parallel()
 	at := requestTimes(t, 90*time.Second, func(w http.ResponseWriter, r *http.Request) {

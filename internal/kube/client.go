@@ -28,7 +28,7 @@ import (
 const ServiceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 const (
-	// reloadInterval is how old the token and the authority may become. Both are replaced while
+	// reloadInterval is how often the token and the authority are read. Both are replaced while
 	// the program runs, the token once per hour.
 	reloadInterval = time.Minute
 
@@ -38,10 +38,10 @@ const (
 	maxResponse     = 64 << 10         // bytes of a response, apart from collections
 	maxErrorText    = 300              // bytes of a response in an error
 
-	// watchIdleTimeout is for how long a watch may bring nothing before it is restarted. The API
+	// watchIdleTimeout is how long a watch may receive nothing before it is restarted. The API
 	// server sends bookmarks once per minute if its etcd reports progress, as in clusters that
 	// kubeadm made. Otherwise the watch of a quiet collection is restarted each time, which
-	// costs next to nothing.
+	// costs almost nothing.
 	watchIdleTimeout = 2 * time.Minute
 )
 
@@ -94,8 +94,8 @@ func NewInCluster(getenv func(string) string, dir string) (*Client, error) {
 	return c, nil
 }
 
-// PodNamespace returns the Kubernetes namespace of the program's pod, as dir (ServiceAccountDir)
-// says; empty outside of a cluster.
+// PodNamespace returns the Kubernetes namespace of the program's pod, from dir
+// (ServiceAccountDir). It is empty outside of a cluster.
 func PodNamespace(dir string) string {
 	b, _ := os.ReadFile(filepath.Join(dir, "namespace"))
 	return strings.TrimSpace(string(b))
@@ -184,13 +184,13 @@ func (c *Client) expireCredentials() {
 type StatusError struct {
 	Code       int
 	Message    string        // the API server's own
-	RetryAfter time.Duration // how long the server asks the client to wait, a minute at most; 0: it does not say
+	RetryAfter time.Duration // how long the server asks the client to wait, a minute at most; 0: it does not ask
 }
 
 func (e *StatusError) Error() string {
 	text := fmt.Sprintf("%d %s: %s", e.Code, http.StatusText(e.Code), e.Message)
 	if e.RetryAfter > 0 {
-		text += fmt.Sprintf(" (it asks to wait for %v)", e.RetryAfter)
+		text += fmt.Sprintf(" (the server asks for a pause of %v)", e.RetryAfter)
 	}
 	return text
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Lease is a Lease of coordination.k8s.io/v1: it says which client holds something, and until
+// Lease is a Lease of coordination.k8s.io/v1: it records which client holds something, and until
 // when.
 type Lease struct {
 	APIVersion string `json:"apiVersion"`
@@ -18,7 +18,7 @@ type Lease struct {
 	Spec LeaseSpec `json:"spec"`
 }
 
-// LeaseSpec says which client holds the Lease. The times are by the holder's clock, so other
+// LeaseSpec records which client holds the Lease. The times are from the holder's clock, so other
 // clients can only see that they change.
 type LeaseSpec struct {
 	HolderIdentity       string     `json:"holderIdentity"` // empty: no holder
@@ -28,7 +28,7 @@ type LeaseSpec struct {
 	LeaseTransitions     int        `json:"leaseTransitions,omitempty"`
 }
 
-// MicroTime is a time in microseconds, as Leases have it.
+// MicroTime is a time in microseconds, in the format of Leases.
 type MicroTime struct{ time.Time }
 
 // MarshalJSON implements json.Marshaler.
@@ -74,6 +74,7 @@ func (c *Client) lease(ctx context.Context, method, path string, l *Lease) (*Lea
 	return &lease, nil
 }
 
+// explainLease adds to an error of the API server which permissions a Role must have.
 func explainLease(err error) error {
 	if IsStatus(err, http.StatusForbidden) {
 		return fmt.Errorf("%w (missing in a Role: {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, create, update]})", err)

@@ -20,7 +20,7 @@ const (
 	watchSeconds = 290 // after which the API server ends a watch, as in Dynamo's own runtime
 
 	listTimeout  = time.Minute      // for one page
-	maxObject    = 8 << 20          // bytes of an object and what surrounds it; etcd allows 1.5 MiB
+	maxObject    = 8 << 20          // bytes of an object and of the list or event around it; etcd allows 1.5 MiB
 	healthyWatch = 10 * time.Second // a watch that lasted this long did not fail
 )
 
@@ -50,7 +50,7 @@ func (c Collection) String() string {
 	return name + " in " + c.Namespace
 }
 
-// explain adds to an error of the API server what the operator can do about it.
+// explain adds to an error of the API server its likely cause, which the operator can fix.
 func (c Collection) explain(err error) error {
 	switch {
 	case IsStatus(err, http.StatusForbidden):
@@ -99,7 +99,7 @@ type objectPtr[T any] interface {
 
 // Handler is called for what happens to a collection, one function at a time.
 type Handler[T any] struct {
-	OnUpsert      func(*T)                    // the object is new or has changed, or is only listed again
+	OnUpsert      func(*T)                    // the object is new, has changed, or is listed again
 	OnDelete      func(*T)                    // the object is gone
 	OnSynced      func(names map[string]bool) // the whole collection was listed: objects not in names are gone
 	OnDecodeError func(error)                 // an object cannot be decoded; its last valid version stays
@@ -130,7 +130,7 @@ func ListWatch[T any, P objectPtr[T]](ctx context.Context, c *Client, of Collect
 	}
 }
 
-// errWatchEnded says that a watch has ended normally, or that it cannot be resumed.
+// errWatchEnded means that a watch has ended normally, or that it cannot be resumed.
 var errWatchEnded = errors.New("watch ended")
 
 // listWatcher is the state of ListWatch.
@@ -138,7 +138,7 @@ type listWatcher[T any, P objectPtr[T]] struct {
 	client     *Client
 	collection Collection
 	handler    Handler[T]
-	version    string // the collection's resource version that was reached; empty: list first
+	version    string // the collection's resource version up to which changes were handled; empty: list first
 }
 
 // listAndWatch lists the collection if necessary, and watches it until the watch ends.

@@ -381,7 +381,7 @@ func TestLeaseLockLongRetryAfter(t *testing.T) {
 		if took := c.waitLeads(first, true); took > 4*time.Second {
 			t.Errorf("it leads %v after the server accepts requests again", took)
 		}
-		if n := out.Count("cannot be updated"); n != 1 || !strings.Contains(out.String(), "it asks to wait for 30s") || out.Count("Lost the lease") > 0 {
+		if n := out.Count("cannot be updated"); n != 1 || !strings.Contains(out.String(), "the server asks for a pause of 30s") || out.Count("Lost the lease") > 0 {
 			t.Errorf("the log says:\n%s", out)
 		}
 		if first.Stats.Failures(stats.PeerKubernetes) == 0 {

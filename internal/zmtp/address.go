@@ -24,7 +24,7 @@ func hostPort(endpoint string) (string, error) {
 		return "", fmt.Errorf("address %q: is for binding; want a host to connect to", endpoint)
 	}
 	if strings.ContainsAny(host, "/ \t\r\n") {
-		return "", fmt.Errorf("address %q: %q is no host", endpoint, host)
+		return "", fmt.Errorf("address %q: %q is not a host", endpoint, host)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return "", fmt.Errorf("address %q: want a port from 1 to 65535", endpoint)

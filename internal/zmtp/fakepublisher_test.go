@@ -219,7 +219,7 @@ func readRecording(t testing.TB, file string) string {
 	return string(b)
 }
 
-// replayInto is replay without allocations for each message.
+// replayInto is like replay, but allocates nothing for each message.
 func replayInto(s *Sub, c *replayConn, deliver func([][]byte)) error {
 	s.Dial = func(context.Context, string) (net.Conn, error) { return c, nil }
 	return s.Run(context.Background(), deliver)

@@ -29,7 +29,8 @@ const (
 func (p *peer) shakeHands() error {
 	err := p.exchangeHandshake()
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		// The peer closes before it sends the part of its greeting that would show which.
+		// The peer closes the connection before it sends the part of its greeting that would show
+		// which of the two it requires.
 		return fmt.Errorf("closed by the peer, as libzmq does if it requires another socket type or security mechanism: %w", err)
 	}
 	return err

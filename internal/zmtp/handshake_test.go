@@ -85,7 +85,7 @@ func TestHostPort(t *testing.T) {
 		"tcp://192.0.2.2:65536":        `address "tcp://192.0.2.2:65536": want a port from 1 to 65535`,
 		"tcp://192.0.2.2:5555/topic":   `address "tcp://192.0.2.2:5555/topic": want a port from 1 to 65535`,
 		"tcp://eth0;192.0.2.2:5555":    `address "tcp://eth0;192.0.2.2:5555": want one host, without a source address before it`,
-		"tcp://some where:5555":        `address "tcp://some where:5555": "some where" is no host`,
+		"tcp://some where:5555":        `address "tcp://some where:5555": "some where" is not a host`,
 		"ipc:///tmp/socket":            `address "ipc:///tmp/socket": want tcp://host:port`,
 		"inproc://name":                `address "inproc://name": want tcp://host:port`,
 		"192.0.2.2:5555":               `address "192.0.2.2:5555": want tcp://host:port`,

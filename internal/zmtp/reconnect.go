@@ -7,14 +7,14 @@ import (
 	"dynamo-metrics/internal/backoff"
 )
 
-// pauses is the backoff between attempts to connect to a publisher.
+// pauses is the backoff policy for attempts to connect to a publisher.
 var pauses = backoff.Policy{First: 100 * time.Millisecond, Longest: 5 * time.Second, Jitter: 5}
 
-// RunReconnecting is Run, but connects again when a connection fails, until ctx ends. The
+// RunReconnecting is like Run, but connects again when a connection fails, until ctx ends. The
 // backoff between attempts grows from 100 ms to 5 s. It returns an error only if no attempt
 // can succeed, because Address or Topics are invalid.
 //
-// Status may be nil. Otherwise it is called with nil when the subscription is set, and with
+// status may be nil. Otherwise it is called with nil when the subscription is set, and with
 // the reason when it is not, each time that changes. Messages that are published while
 // there is no subscription are lost, because publishers do not store them.
 func (s *Sub) RunReconnecting(ctx context.Context, deliver func(frames [][]byte), status func(error)) error {

@@ -88,7 +88,7 @@ func (s *Sub) Run(ctx context.Context, deliver func(frames [][]byte)) error {
 	return err
 }
 
-// run is Run, but always returns an error, even if ctx has ended.
+// run is like Run, but always returns an error, even if ctx has ended.
 func (s *Sub) run(ctx context.Context, deliver func(frames [][]byte), connected func()) error {
 	address, err := s.validate()
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// bookmarkEvery is shorter than in a cluster.
+// bookmarkEvery is the interval of bookmarks, which is shorter than in a cluster.
 const bookmarkEvery = 200 * time.Millisecond
 
 // ServeHTTP implements http.Handler.
@@ -22,14 +22,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.watchEnd == nil {
 		s.watchEnd = make(chan struct{})
 	}
-	closed := s.watchEnd // taken before the checks whether the request may watch
+	closed := s.watchEnd // read before the checks whether the request may watch
 	s.mu.Unlock()
 	resource, namespace, name := parsePath(r.URL.Path)
 	switch {
 	case token != "" && r.Header.Get("Authorization") != "Bearer "+token:
 		writeStatus(w, http.StatusUnauthorized, "Unauthorized", "Unauthorized")
 	case resource == "" || s.has(s.absent, resource):
-		http.NotFound(w, r) // in plain text, as by a real server
+		http.NotFound(w, r) // in plain text, like a real server
 	case s.has(s.forbidden, resource):
 		writeStatus(w, http.StatusForbidden, "Forbidden", fmt.Sprintf(
 			`%s is forbidden: User "system:serviceaccount:%s:metrics" cannot %s resource %q in the namespace %q`, resource, namespace, requestVerb(r, name), resource, namespace))
@@ -244,7 +244,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, resource, namesp
 }
 
 // apply takes a server-side apply as the whole object. A map in spec.data that the apply empties
-// is stored as null once, as by a real server.
+// is stored as null once, like in a real server.
 func (s *Server) apply(resource string, old, o Object) {
 	before, after := specData(old), specData(o)
 	for name, now := range after {

@@ -1,7 +1,7 @@
 // Package kubetest is as much of a Kubernetes API server as tests of Dynamo's workers and this
 // program need: it lists collections in pages, watches them with bookmarks, takes server-side
-// applies as whole objects, and stores Leases. Tests do themselves what else a cluster does,
-// such as the kubelet's part. It is for tests only.
+// applies as whole objects, and stores Leases. The tests do everything else that a cluster does,
+// such as the work of a kubelet. The package is for tests only.
 package kubetest
 
 import (
@@ -39,12 +39,12 @@ type Server struct {
 	mu       sync.Mutex
 	objects  map[string]Object // by resource/namespace/name
 	version  int
-	history  []change      // since compacted
+	history  []change      // the changes after the version compacted
 	changed  chan struct{} // closed at the next change
 	watchEnd chan struct{} // closed to end all watches
 
 	compacted int             // watches cannot start from earlier versions
-	token     string          // that requests must have; empty: none
+	token     string          // requests must have it; empty: no token is required
 	forbidden map[string]bool // resources
 	absent    map[string]bool // resources that the cluster does not have
 	requests  []string        // method and URL, in order
