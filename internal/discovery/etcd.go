@@ -77,7 +77,7 @@ func (r *Etcd) Watch(ctx context.Context) error {
 	return nil
 }
 
-// etcdWatcher is the state of a Watch that outlives a session.
+// etcdWatcher is the state of a Watch that its sessions share.
 type etcdWatcher struct {
 	*Etcd
 	sessions *connect.EtcdSessions
@@ -192,12 +192,12 @@ func (w *etcdWatcher) watch(ctx context.Context, s *connect.EtcdSession, from in
 }
 
 // progress is the latest revision and term that a session has seen. The server behind a proxy or an
-// address may be replaced by another etcd, or may lose its data. Its revision is then lower, and
+// address may be replaced by another etcd, or may lose its data. Then etcd's revision is lower, and
 // a watch from a later revision would wait without an error.
 type progress struct {
 	mu       sync.Mutex
 	revision int64
-	term     uint64 // Raft's term
+	term     uint64 // the Raft term
 }
 
 // advance records a revision of etcd and returns the latest one before it.
@@ -226,8 +226,8 @@ func (w *etcdWatcher) checkRevision(ctx context.Context, s *connect.EtcdSession,
 	return context.Cause(ctx)
 }
 
-// confirmedHeader is the header of a linearizable read. A serializable read would not do: a
-// member that lags behind would answer it with a lower revision.
+// confirmedHeader returns the header of a linearizable read. A serializable read would not be
+// enough: a member that lags behind would answer it with a lower revision.
 func confirmedHeader(ctx context.Context, s *connect.EtcdSession, key string) (*etcdserverpb.ResponseHeader, error) {
 	got, err := connect.EtcdGet(ctx, s, key, clientv3.WithCountOnly())
 	if err != nil {

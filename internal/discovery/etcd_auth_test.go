@@ -16,7 +16,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// grpcCalls is how many calls of a method, or messages in its streams, all etcd servers of this
+// grpcCalls returns how many calls of a method, or messages in its streams, all etcd servers of this
 // process have received.
 func grpcCalls(t *testing.T, metric, method string) (n float64) {
 	t.Helper()
@@ -46,7 +46,7 @@ var asRoot = []string{"ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "s3cre
 func TestEtcdRenewalsNeedNoLogin(t *testing.T) {
 	r := newRegistry(t)
 	requireAuth(t, r.Stack.Etcd.Endpoint(), "s3cret")
-	for range 2 { // the first one leads, the other stands by
+	for range 2 { // the first program leads, and the other stands by
 		p := newEtcdAt(t, r.Stack.Etcd.Endpoint(), asRoot...)
 		testutil.Start(t, p.Watch)
 		startHold(t, p, true)
@@ -70,7 +70,7 @@ func TestEtcdRenewalsNeedNoLogin(t *testing.T) {
 	})
 }
 
-// rootClient is a client with all permissions.
+// rootClient returns a client with all permissions.
 func rootClient(t *testing.T, endpoint string) *clientv3.Client {
 	t.Helper()
 	ec, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Username: "root", Password: "s3cret", Logger: zap.NewNop()})
@@ -136,7 +136,7 @@ func grantPermission(t *testing.T, root *clientv3.Client) error {
 	return err
 }
 
-// A refusal that comes later is retried for ever and logged once. A refusal at the start is fatal.
+// After a success, a refusal is retried for ever and logged once. A refusal at the start is fatal.
 func TestEtcdRetriesAfterLaterRefusal(t *testing.T) {
 	t.Parallel()
 	for name, c := range refusals {
@@ -170,7 +170,7 @@ func testRefusal(t *testing.T, refuse, grant func(*testing.T, *clientv3.Client) 
 	if err := refuse(t, root); err != nil {
 		t.Fatal(err)
 	}
-	r.StopEtcd() // otherwise present logins may stay valid
+	r.StopEtcd() // otherwise the tokens of earlier logins may stay valid
 	r.StartEtcd(t)
 	testutil.Until(t, func() error {
 		if got := out.String(); !strings.Contains(got, wantLog) {

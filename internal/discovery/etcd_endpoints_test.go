@@ -20,7 +20,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// member starts a member of a cluster. The cluster is name=URL pairs, including its own.
+// member starts a member of a cluster. cluster lists all members as name=URL pairs.
 func member(t *testing.T, name, peer, cluster, state string) *devstack.EtcdServer {
 	t.Helper()
 	u, err := url.Parse(peer)
@@ -49,7 +49,7 @@ func peerURL(t *testing.T) string {
 	return fmt.Sprintf("http://127.0.0.1:%d", port)
 }
 
-// singleMember is a cluster of one member, which other members can join.
+// singleMember returns a cluster of one member, which other members can join.
 func singleMember(t *testing.T) (s *devstack.EtcdServer, peer string) {
 	t.Helper()
 	peer = peerURL(t)
@@ -74,7 +74,7 @@ func addLearner(t *testing.T, voter *devstack.EtcdServer, peer string) string {
 	return s.Endpoint()
 }
 
-// leaderlessMember is a member of a cluster whose only other member has stopped.
+// leaderlessMember returns a member of a cluster whose only other member has stopped.
 func leaderlessMember(t *testing.T) string {
 	t.Helper()
 	peers := [2]string{peerURL(t), peerURL(t)}
@@ -145,20 +145,20 @@ func TestEtcdOneBadEndpointOfSeveral(t *testing.T) {
 	good, peer := singleMember(t)
 	ec := devstacktest.EtcdClient(t, good.Endpoint())
 	other, _ := singleMember(t)
-	again := strings.Replace(good.Endpoint(), "127.0.0.1", "localhost", 1)
+	sameServer := strings.Replace(good.Endpoint(), "127.0.0.1", "localhost", 1)
 	for name, bad := range map[string][]string{
-		"none":              nil,
-		"dead":              {deadEndpoint},
-		"deaf":              {silentServer(t)},
-		"dead and deaf":     {deadEndpoint, silentServer(t)},
-		"never answers":     {silentGRPCServer(t)},
-		"a learner":         {addLearner(t, good, peer)},
-		"without a leader":  {leaderlessMember(t)},
-		"another cluster's": {other.Endpoint(), again},
+		"none":                nil,
+		"refuses":             {deadEndpoint},
+		"is silent":           {silentServer(t)},
+		"refuses, is silent":  {deadEndpoint, silentServer(t)},
+		"never answers calls": {silentGRPCServer(t)},
+		"a learner":           {addLearner(t, good, peer)},
+		"without a leader":    {leaderlessMember(t)},
+		"another cluster's":   {other.Endpoint(), sameServer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			namespace := wire.Namespaces(strings.NewReplacer(" ", "-", "'", "").Replace(name))
+			namespace := wire.Namespaces(strings.NewReplacer(" ", "-", "'", "", ",", "").Replace(name))
 			key, value := wire.LayoutInstances.Key(string(namespace), worker(1)), wire.LayoutInstances.Value(string(namespace), worker(1), "s")
 			if _, err := ec.Put(t.Context(), key, string(value)); err != nil {
 				t.Fatal(err)
@@ -205,8 +205,8 @@ func TestEtcdRefusalByOneEndpoint(t *testing.T) {
 	requireAuth(t, good.Endpoint(), "s3cret")
 	requireAuth(t, other.Endpoint(), "an0ther")
 	user := []string{"ETCD_AUTH_USERNAME", "root", "ETCD_AUTH_PASSWORD", "s3cret"}
-	again := strings.Replace(good.Endpoint(), "127.0.0.1", "localhost", 1)
-	for _, endpoints := range [][]string{{other.Endpoint(), good.Endpoint(), again}, {good.Endpoint(), again, other.Endpoint()}} {
+	sameServer := strings.Replace(good.Endpoint(), "127.0.0.1", "localhost", 1)
+	for _, endpoints := range [][]string{{other.Endpoint(), good.Endpoint(), sameServer}, {good.Endpoint(), sameServer, other.Endpoint()}} {
 		p := newEtcdAt(t, strings.Join(endpoints, ","), user...)
 		stopWatching, ended := testutil.Start(t, p.Watch)
 		stop, _ := startHold(t, p, false)
@@ -232,20 +232,20 @@ func TestEtcdRefusalByOneEndpoint(t *testing.T) {
 	}
 }
 
-// Each change is logged once, from the start on.
+// Each change of the connection is logged once, also the first one.
 func TestEtcdLogsConnectionChanges(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	p := newEtcdAt(t, r.Stack.Etcd.Endpoint())
 	log, out := testutil.NewLog()
 	p.Log = log
-	const away = "etcd is not connected; keeping the last known fleet and reconnecting"
+	const disconnected = "etcd is not connected; keeping the last known fleet and reconnecting"
 	connected := `msg="Connected to etcd" endpoint=` + r.Stack.Etcd.Endpoint() + "\n"
 	testutil.Start(t, p.Watch)
 	testutil.Until(t, out.HasCount(connected, 1))
 	for n := range 2 {
 		r.StopEtcd()
-		testutil.Until(t, out.HasCount(away, n+1))
+		testutil.Until(t, out.HasCount(disconnected, n+1))
 		r.StartEtcd(t)
 		testutil.Until(t, out.HasCount(connected, n+2))
 	}
@@ -255,7 +255,7 @@ func TestEtcdLogsConnectionChanges(t *testing.T) {
 	down := newEtcdAt(t, "http://127.0.0.1:1,http://x.invalid:2379")
 	down.Log, out = testutil.NewLog()
 	testutil.Start(t, down.Watch)
-	testutil.Until(t, out.HasCount(away, 1))
+	testutil.Until(t, out.HasCount(disconnected, 1))
 	testutil.Until(t, out.HasCount("127.0.0.1:1: connect: connection refused", 1))
 }
 

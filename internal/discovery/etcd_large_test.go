@@ -14,10 +14,10 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// newLargeRegistry is a registry on an etcd that accepts requests of 16 MiB.
+// newLargeRegistry returns a registry on an etcd that accepts requests of 16 MiB.
 func newLargeRegistry(t *testing.T) *registry { return newRegistryFor(t, 16<<20, 100*time.Millisecond) }
 
-// newRegistryFor is a registry on devstacktest.LargeEtcd.
+// newRegistryFor returns a registry on devstacktest.LargeEtcd.
 func newRegistryFor(t *testing.T, bytes int, election time.Duration) *registry {
 	t.Helper()
 	s, ec := devstacktest.LargeEtcd(t, bytes, election)
@@ -34,7 +34,7 @@ func (r *registry) restart() {
 	r.Stack.Etcd = s
 }
 
-// putLargeValues registers 21 workers, and model cards of which three are too large and one is no
+// putLargeValues registers 21 workers, and model cards of which three are too large and one is not
 // JSON.
 func putLargeValues(r *registry) {
 	r.t.Helper()
@@ -105,7 +105,7 @@ func TestEtcdWatchCountsLargeValues(t *testing.T) {
 }
 
 // The watch, and a later listing, keep the last good value of a key until it is deleted.
-func TestEtcdKeepsKeyThatTurnsBad(t *testing.T) {
+func TestEtcdKeepsKeyThatBecomesInvalid(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]string{"garbage": "garbage", "too large": strings.Repeat("x", 1_400_000), "larger than a message": strings.Repeat("x", 5<<20)} {
 		t.Run(name, func(t *testing.T) {
@@ -127,25 +127,25 @@ func TestEtcdKeepsKeyThatTurnsBad(t *testing.T) {
 				return r.Fleet.Stats.Rejected(k, stats.BadJSON) + r.Fleet.Stats.Rejected(k, stats.TooLarge)
 			}
 			kinds := []stats.Kind{stats.InstanceKeys, stats.CardKeys, stats.ChannelKeys}
-			more := func(than map[stats.Kind]uint64) {
+			waitRejected := func(before map[stats.Kind]uint64) {
 				t.Helper()
 				for _, k := range kinds {
 					testutil.Until(t, func() error {
-						if got := rejected(k); got <= than[k] {
+						if got := rejected(k); got <= before[k] {
 							return fmt.Errorf("%d of kind %s rejected", got, k)
 						}
 						return nil
 					})
 				}
 			}
-			more(nil)
+			waitRejected(nil)
 			r.waitKnown(want)
 			before := make(map[stats.Kind]uint64)
 			for _, k := range kinds {
 				before[k] = rejected(k)
 			}
 			r.restart() // so that the registry is listed again
-			more(before)
+			waitRejected(before)
 			r.waitKnown(want)
 			for _, key := range slices.Backward(all) {
 				r.delete(key)

@@ -71,9 +71,9 @@ func TestEtcdDataLossBehindProxy(t *testing.T) {
 	r.Etcd = p
 	r.waitRegistered(5, func(uint64) bool { return true })
 	testutil.Until(t, func() error { return connected(p) })
-	lead := newEtcdAt(t, endpoint)
-	startHold(t, lead, true)
-	devstacktest.WaitLeads(t, &lead.Fleet.Stats, true)
+	leader := newEtcdAt(t, endpoint)
+	startHold(t, leader, true)
+	devstacktest.WaitLeads(t, &leader.Fleet.Stats, true)
 
 	r.StopEtcd()
 	r.StartEmptyEtcd(t)
@@ -82,16 +82,16 @@ func TestEtcdDataLossBehindProxy(t *testing.T) {
 		return err
 	})
 	r.waitRegistered(9, func(id uint64) bool { return id == 9 })
-	r.register(wire.LayoutV1, worker(7)) // the watch works
+	r.register(wire.LayoutV1, worker(7)) // to see that the watch works
 	r.waitRegistered(9, func(id uint64) bool { return id == 9 || id == 7 })
 	testutil.Until(t, func() error {
 		got, err := r.worker.Get(t.Context(), wire.LeaderKey("dynamo"))
 		if err == nil && len(got.Kvs) == 0 {
-			err = errors.New("the unique instance's key has not come back")
+			err = errors.New("the leader's key was not put again")
 		}
 		return err
 	})
-	devstacktest.WaitLeads(t, &lead.Fleet.Stats, true)
+	devstacktest.WaitLeads(t, &leader.Fleet.Stats, true)
 	if n := p.Fleet.Stats.Etcd.Disconnects(); n == 0 && !strings.Contains(out.String(), "etcd has lost data") {
 		t.Errorf("the log does not say why the registry was listed again:\n%s", out)
 	}

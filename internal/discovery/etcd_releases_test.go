@@ -30,7 +30,7 @@ func knownOf(f *fleet.Fleet) known {
 	return k
 }
 
-// diffKnown is an error with the difference between the Fleet's copy and want.
+// diffKnown returns an error with the difference between the Fleet's copy and want.
 func diffKnown(f *fleet.Fleet, want known) error {
 	if diff := cmp.Diff(want, knownOf(f)); diff != "" {
 		return fmt.Errorf("the Fleet's copy of the registry (-want +got):\n%s", diff)
@@ -42,7 +42,7 @@ func nothingKnown() known {
 	return known{Workers: map[uint64]string{}, Channels: map[string]fleet.Channel{}}
 }
 
-// etcdKeys are the captured keys and values of a release's workers.
+// etcdKeys returns the captured keys and values of a release's workers.
 func etcdKeys(t *testing.T, release string) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
@@ -52,7 +52,7 @@ func etcdKeys(t *testing.T, release string) map[string]string {
 	return all
 }
 
-// channels are the event channels among captured keys. Package wire tests how they are parsed.
+// channels returns the event channels among captured keys. Package wire tests how they are parsed.
 func channels(t *testing.T, keys map[string]string) map[string]fleet.Channel {
 	t.Helper()
 	all := make(map[string]fleet.Channel)
@@ -105,8 +105,8 @@ func wantCounts(t *testing.T, st *stats.Stats, k stats.Kind, received uint64, re
 // namespacePatterns are a name, a prefix and a wildcard that match "lab".
 var namespacePatterns = []wire.Namespaces{"lab", "la*", "*"}
 
-// in is what is known if these namespaces are watched. If there may be several, each endpoint has
-// its namespace.
+// in returns what is known if these namespaces are watched. If there may be several, each endpoint
+// has its namespace.
 func (k known) in(namespaces wire.Namespaces) known {
 	k.Channels = maps.Clone(k.Channels)
 	for key, c := range k.Channels {
@@ -126,7 +126,7 @@ func wantNamespace(t *testing.T, f *fleet.Fleet, namespaces wire.Namespaces) {
 	}
 }
 
-// newPrograms are programs on the same registry, one for each of the namespacePatterns.
+// newPrograms returns programs on the same registry, one for each of the namespacePatterns.
 func (r *registry) newPrograms() []*registry {
 	var all []*registry
 	for _, namespaces := range namespacePatterns {
@@ -340,7 +340,7 @@ func TestEtcdNamespaceCalledNamespace(t *testing.T) {
 	r := newRegistry(t)
 	r.Namespaces = wire.Namespaces(ns)
 	old, scoped := "v1/event_channels/lab//kv_metrics/1eeea2096f7dffaf", loads
-	ours := map[string]string{
+	watched := map[string]string{
 		strings.Replace(old, "lab", ns, 1):    strings.ReplaceAll(etcdKeys(t, "0.9.1")[old], "lab", ns),
 		strings.Replace(scoped, "lab", ns, 1): strings.ReplaceAll(etcdKeys(t, "1.6.1")[scoped], "lab", ns),
 	}
@@ -348,12 +348,12 @@ func TestEtcdNamespaceCalledNamespace(t *testing.T) {
 		for key, value := range etcdKeys(t, "1.6.1") {
 			r.put(key, value)
 		}
-		for key, value := range ours {
+		for key, value := range watched {
 			r.put(key, value)
 		}
 	}
 	want := nothingKnown()
-	for key, value := range ours {
+	for key, value := range watched {
 		c, err := wire.ParseChannel(ns, key, []byte(value))
 		if err != nil {
 			t.Fatal(err)
@@ -364,7 +364,7 @@ func TestEtcdNamespaceCalledNamespace(t *testing.T) {
 	testutil.Start(t, r.Watch)
 	r.waitKnown(want) // listed
 	wantCounts(t, &r.Fleet.Stats, stats.ChannelKeys, 2, nil)
-	for key := range ours {
+	for key := range watched {
 		r.delete(key)
 	}
 	r.waitKnown(nothingKnown())

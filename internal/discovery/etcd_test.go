@@ -33,7 +33,7 @@ func newRegistry(t *testing.T) *registry {
 	return &registry{s, newEtcdAt(t, s.Etcd.Endpoint()), t, s.Client(t)}
 }
 
-// newEtcdAt is a program's registry at a comma-separated list of endpoints. The environment is
+// newEtcdAt returns a program's registry at a comma-separated list of endpoints. environment is
 // pairs of names and values.
 func newEtcdAt(t *testing.T, endpoints string, environment ...string) *Etcd {
 	t.Helper()
@@ -55,17 +55,17 @@ func newEtcdAt(t *testing.T, endpoints string, environment ...string) *Etcd {
 	return &Etcd{Endpoints: e, Namespaces: "dynamo", Fleet: f, Log: log}
 }
 
-// startHold lets a program run for the leader's key.
+// startHold starts a program that competes for the leader's key.
 func startHold(t *testing.T, r *Etcd, standby bool) (stop func(), ended <-chan error) {
 	return testutil.Start(t, func(ctx context.Context) error { return keyOf(r).Hold(ctx, []byte("{}"), standby) })
 }
 
-// keyOf is the leader's key at the etcd of a registry.
+// keyOf returns the leader's key at the etcd of a registry.
 func keyOf(r *Etcd) *leader.EtcdKey {
 	return &leader.EtcdKey{Endpoints: r.Endpoints, Namespaces: r.Namespaces, Stats: &r.Fleet.Stats, Log: r.Log, Lost: r.RequestRelist}
 }
 
-// newProgram is another program on the same registry.
+// newProgram returns another program on the same registry.
 func (r *registry) newProgram() *Etcd {
 	r.t.Helper()
 	return newEtcdAt(r.t, r.Stack.Etcd.Endpoint())
@@ -149,7 +149,7 @@ func TestEtcdCountsGarbageByReason(t *testing.T) {
 	r.put("instances/dynamo/c/e:2", good)
 	r.put("instances/dynamo/c/e:zz", good)
 	r.put("dynamo/components/nothing", "")
-	r.put(wire.LeaderKey("dynamo"), "{}") // the program's own key is no garbage
+	r.put(wire.LeaderKey("dynamo"), "{}") // the leader's key is not garbage
 	r.register(wire.LayoutInstances, worker(3))
 	r.waitRegistered(3, func(id uint64) bool { return id == 3 })
 	st := &r.Fleet.Stats

@@ -17,7 +17,7 @@ import (
 const (
 	pageSize = 1000    // keys in one page of a listing; fewer if their values are large
 	maxValue = maxFile // bytes of a value, as for files
-	longKey  = 4 << 10 // bytes; longer keys are skipped, because a name has 256 at most
+	longKey  = 4 << 10 // bytes; longer keys are skipped, because no name has more than 256
 
 	// A listing holds at most listedPerWorker keys of each kind for each worker that the Fleet
 	// takes, but at least those of minListedWorkers workers: a worker of eight ranks has more
@@ -66,7 +66,7 @@ func (w *etcdWatcher) list(ctx context.Context, s *connect.EtcdSession) (all fle
 }
 
 // hasRoom reports whether a listing may hold one more entry of this kind. If not, it counts the
-// entry as turned away. The Fleet would take no more than that.
+// entry as turned away. The Fleet would turn it away, too.
 func (w *etcdWatcher) hasRoom(e *entry, all fleet.Listing) bool {
 	n := len(all.Channels)
 	switch e.kind {
@@ -82,7 +82,7 @@ func (w *etcdWatcher) hasRoom(e *entry, all fleet.Listing) bool {
 	return true
 }
 
-// limitOf is the limit that an entry of this kind counts against.
+// limitOf returns the limit that an entry of this kind counts against.
 func limitOf(kind stats.Kind) stats.Limit {
 	if kind == stats.ChannelKeys {
 		return stats.ChannelLimit
@@ -90,12 +90,12 @@ func limitOf(kind stats.Kind) stats.Limit {
 	return stats.AttachmentLimit
 }
 
-// maxListed bounds the entries of one kind that are read of a registry. It is more than a Fleet
-// of so many workers takes.
+// maxListed bounds the entries of one kind that are read from a registry. A Fleet with this limit of
+// workers takes fewer.
 func maxListed(maxWorkers int) int { return listedPerWorker * max(minListedWorkers, maxWorkers) }
 
-// keepKnown adds the last known value of a key to a listing if the present value is not usable:
-// its owner is alive, and there is nothing newer. A watch keeps the last value, too.
+// keepKnown adds the last known value of a key to a listing if the present value is not usable. The
+// key proves that its owner is alive, and there is no newer value. A watch keeps the last value, too.
 func (w *etcdWatcher) keepKnown(r *reader, key string, all fleet.Listing) {
 	e, ok := r.parseKey(key)
 	if !ok || !e.keyValid {
@@ -114,7 +114,7 @@ func (w *etcdWatcher) keepKnown(r *reader, key string, all fleet.Listing) {
 	}
 }
 
-// nextKey is where a listing continues after a key. It skips all keys that share a prefix of
+// nextKey returns the key at which a listing continues after a key. It skips all keys that share a prefix of
 // longKey bytes: no worker's key is that long, and such a key might not fit into a request.
 func nextKey(key string) string {
 	if len(key) > longKey {

@@ -68,15 +68,15 @@ func TestKubernetesResourcesAreBounded(t *testing.T) {
 	put := func(name string, from, to int) {
 		var m workerMetadata
 		m.Metadata.Name, m.Metadata.OwnerReferences = name, []kube.Owner{{Kind: "Pod", UID: name}}
-		said := make(map[string]json.RawMessage)
+		instances := make(map[string]json.RawMessage)
 		for i := from; i < to; i++ {
 			key := fmt.Sprintf("lab/c/e/%x", 1+i)
-			said[key] = json.RawMessage(fmt.Sprintf(`{"namespace":"lab","component":"c","endpoint":"e","instance_id":%d,"transport":{"tcp":"h:1/x"}}`, 1+i))
+			instances[key] = json.RawMessage(fmt.Sprintf(`{"namespace":"lab","component":"c","endpoint":"e","instance_id":%d,"transport":{"tcp":"h:1/x"}}`, 1+i))
 		}
-		m.Spec.Data = &workerData{values: map[string]map[string]json.RawMessage{wire.InstancesRoot: said}}
+		m.Spec.Data = &workerData{values: map[string]map[string]json.RawMessage{wire.InstancesRoot: instances}}
 		c.upsertResource(&m)
 	}
-	is := func(resources, entries int, turnedAway uint64) {
+	check := func(resources, entries int, turnedAway uint64) {
 		t.Helper()
 		if n := f.Stats.Refused(stats.AttachmentLimit); len(c.resources) != resources || c.entryCount != entries || n != turnedAway {
 			t.Errorf("%d resources with %d entries, and %d turned away; want %d, %d, %d", len(c.resources), c.entryCount, n, resources, entries, turnedAway)
@@ -84,15 +84,15 @@ func TestKubernetesResourcesAreBounded(t *testing.T) {
 	}
 	put("a", 0, 10_000)
 	put("b", 10_000, 20_000)
-	is(2, most, 20_000-most)
+	check(2, most, 20_000-most)
 	put("a", 0, 10_000) // unchanged
-	is(2, most, 20_000-most)
+	check(2, most, 20_000-most)
 	put("a", 0, 9000)
-	is(2, most-1000, 20_000-most)
+	check(2, most-1000, 20_000-most)
 	c.forget("b")
-	is(1, 9000, 20_000-most)
+	check(1, 9000, 20_000-most)
 	for i := range most + 5 {
 		put(fmt.Sprint("r", i), 0, 0)
 	}
-	is(most, 9000, 20_000-most+6)
+	check(most, 9000, 20_000-most+6)
 }

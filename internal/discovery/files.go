@@ -67,7 +67,7 @@ type directory struct {
 	files map[string]*file // the files of keys that the program reads, by path below root
 
 	synced  bool   // the Fleet has a copy
-	failure string // why it cannot be read; empty if it can
+	failure string // why the directory cannot be read; empty if it can be read
 	warned  bool   // a file that cannot be read was logged
 }
 
@@ -78,7 +78,7 @@ type file struct {
 	size     int64
 	changed  bool      // it has changed since it was read
 	touched  time.Time // when its worker last touched it, by this program's clock
-	content  uint64    // a hash of its content; 0 if it was not read yet
+	content  uint64    // a hash of the file's content; 0 if it was not read yet
 	listed   bool      // the Fleet has a copy
 }
 
@@ -142,7 +142,7 @@ func (d *directory) listFiles(now time.Time) (seen map[string]*file, err error) 
 	return seen, err
 }
 
-// listBucket adds the files of one bucket to seen. Whole is false if a file was removed
+// listBucket adds the files of one bucket to seen. whole is false if a file was removed
 // meanwhile.
 func (d *directory) listBucket(bucket string, entries []fs.DirEntry, now time.Time, seen map[string]*file) (whole bool, err error) {
 	whole = true
@@ -175,7 +175,7 @@ func statRoot(path string) (fs.FileInfo, error) {
 	case err != nil:
 		return nil, err
 	case !info.IsDir():
-		return nil, fmt.Errorf("%s is no directory", path)
+		return nil, fmt.Errorf("%s is not a directory", path)
 	}
 	return info, nil
 }
@@ -202,8 +202,8 @@ func readEntries(dir fs.ReadDirFile, name string) ([]fs.DirEntry, error) {
 	return entries, nil
 }
 
-// fileAt is the record of the file at path, a new one if there was none. It is nil if the file
-// belongs to no key that the program reads.
+// fileAt returns the record of the file at path, or a new one if there was none. It returns nil if
+// the file belongs to no key that the program reads.
 func (d *directory) fileAt(path string) *file {
 	if f := d.files[path]; f != nil {
 		return f
@@ -224,8 +224,8 @@ func (f *file) update(info fs.FileInfo, now time.Time) {
 	modified, size := info.ModTime(), info.Size()
 	switch known := !f.touched.IsZero(); {
 	case !known:
-		// The modification time is by the worker's clock. It is used only for new files: a
-		// live worker touches its file soon.
+		// The modification time is from the worker's clock. It is used only for new files,
+		// because a live worker soon touches its file again.
 		f.touched = now
 		if modified.Before(now) {
 			f.touched = modified

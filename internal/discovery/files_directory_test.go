@@ -133,8 +133,8 @@ func TestFilesRootNotADirectory(t *testing.T) {
 		make func(r *fileRegistry) error
 		want string
 	}{
-		"a file":                 {func(r *fileRegistry) error { return os.WriteFile(r.Root, nil, 0o666) }, " is no directory"},
-		"a link to a file":       {func(r *fileRegistry) error { return os.Symlink("/dev/null", r.Root) }, " is no directory"},
+		"a file":                 {func(r *fileRegistry) error { return os.WriteFile(r.Root, nil, 0o666) }, " is not a directory"},
+		"a link to a file":       {func(r *fileRegistry) error { return os.Symlink("/dev/null", r.Root) }, " is not a directory"},
 		"a link to nothing":      {func(r *fileRegistry) error { return os.Symlink(r.Root+"/nothing", r.Root) }, "too many levels"},
 		"a link to what is gone": {func(r *fileRegistry) error { return os.Symlink(r.Root+" gone", r.Root) }, " does not exist"},
 		"below a file": {func(r *fileRegistry) error {
@@ -169,7 +169,7 @@ func TestFilesLogEachReason(t *testing.T) {
 		r.must(os.WriteFile(r.Root, nil, 0o666))
 		r.wait(time.Second)
 		r.wantLogCount("does not exist", 1)
-		r.wantLogCount("is no directory", 1)
+		r.wantLogCount("is not a directory", 1)
 		r.must(os.Remove(r.Root))
 		r.wait(time.Second)
 		r.wantLogCount("does not exist", 2)

@@ -103,7 +103,7 @@ func (r *fileRegistry) wantLogCount(what string, want int) {
 	}
 }
 
-// workersOnly are registered workers without cards and channels.
+// workersOnly returns registered workers without cards and channels.
 func workersOnly(ids ...uint64) known {
 	k := nothingKnown()
 	for _, id := range ids {

@@ -67,7 +67,7 @@ type process struct {
 	container string // empty if a process is a pod
 }
 
-// cluster is what is known of the resources and of the readiness of processes.
+// cluster holds what is known about the resources and the readiness of processes.
 type cluster struct {
 	reader
 	containers bool
@@ -77,8 +77,8 @@ type cluster struct {
 	mu             sync.Mutex
 	resources      map[string]*resource // by name
 	owned          map[process]map[*resource]bool
-	readyBySource  map[string]map[process]string // by slice or pod: the ready processes, and host:port of their metrics, if known
-	readyByProcess map[process]map[string]string // the same by process, then by slice or pod
+	readyBySource  map[string]map[process]string // host:port of the metrics of ready processes, or empty, by slice or pod and then by process
+	readyByProcess map[process]map[string]string // the same by process and then by slice or pod
 	entryCount     int                           // of all resources
 	listed         [2]bool                       // resources; readiness
 	synced         bool                          // the Fleet has a copy
@@ -113,7 +113,7 @@ type resourceEntry struct {
 	entry entry
 }
 
-// stateHandler returns the handler of changes in whether one of the two collections can be read.
+// stateHandler returns the OnState handler of one of the two collections.
 func (c *cluster) stateHandler(which int) func(error) {
 	return func(err error) {
 		c.mu.Lock()
@@ -166,8 +166,8 @@ func (c *cluster) reconcile(r *resource) {
 	r.applied = wanted
 }
 
-// desired is what the Fleet should have of a resource. A model card without an endpoint is left
-// over from a worker that was stopped, and is left out.
+// desired returns the part of a resource that the Fleet should have. A model card without an
+// endpoint is left out, because its worker was stopped.
 func (c *cluster) desired(r *resource) map[string]entry {
 	sources := c.readyByProcess[r.process]
 	if len(sources) == 0 {
@@ -197,7 +197,7 @@ func (c *cluster) desired(r *resource) map[string]entry {
 	return wanted
 }
 
-// listing is the whole registry.
+// listing returns the whole registry.
 func (c *cluster) listing() fleet.Listing {
 	all := newListing()
 	for _, r := range c.resources {
@@ -301,8 +301,8 @@ func (c *cluster) upsertSlice(s *endpointSlice) {
 	}
 	ready := make(map[process]string)
 	for _, e := range s.Endpoints {
-		// Dynamo takes an absent condition for not ready. An entry without a UID may be of a
-		// pod that does not exist any more.
+		// Dynamo takes an absent condition for not ready. An entry without a UID may belong to
+		// a pod that does not exist any more.
 		if e.TargetRef == nil || e.TargetRef.UID == "" || e.Conditions.Ready == nil || !*e.Conditions.Ready {
 			continue
 		}
@@ -316,7 +316,7 @@ func (c *cluster) upsertSlice(s *endpointSlice) {
 // systemPort is the name of the port where a worker serves its metrics.
 const systemPort = "system"
 
-// metricsAddress is host:port of a worker's metrics, or empty if it is not known.
+// metricsAddress returns host:port of a worker's metrics, or nothing if it is not known.
 func metricsAddress(addresses []string, port string) string {
 	if len(addresses) == 0 || port == "" {
 		return ""

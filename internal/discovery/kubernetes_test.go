@@ -39,7 +39,7 @@ func newKubeRegistry(t *testing.T) *kubeRegistry {
 	return k
 }
 
-// newProgram is another program at the same API server.
+// newProgram returns another program at the same API server.
 func (k *kubeRegistry) newProgram() *Kubernetes {
 	k.t.Helper()
 	client, err := kube.New(k.web.URL)
@@ -125,8 +125,8 @@ func (k *kubeRegistry) waitRegistered(want summary) {
 	})
 }
 
-// expected is computed from the API server's objects alone: the endpoints and channels of each
-// resource whose pod is ready.
+// expected returns the summary that the API server's objects should result in: the endpoints and
+// channels of each resource whose pod is ready.
 func (k *kubeRegistry) expected() (want summary) {
 	ready := make(map[string]bool)
 	for _, name := range k.server.Names(kubetest.EndpointSlices, "team-a") {
@@ -158,10 +158,10 @@ func (k *kubeRegistry) expected() (want summary) {
 	return want
 }
 
-// The test replays what a real API server sent about two workers of 1.6.1: several first writes, a
-// pod that is unready for a while, and one that is killed and whose container is restarted (emptied
-// maps become null), stopped with SIGTERM (first the endpoints go, then the channels; the card
-// stays), and deleted.
+// The test replays what a real API server sent about two workers of 1.6.1. They write their resources
+// several times at the start. One pod is unready for a while. The other is killed and its container
+// is restarted, so that emptied maps become null. Then it is stopped with SIGTERM, which deletes the
+// endpoints and then the channels, but not the card. At last it is deleted.
 func TestKubernetesFollowsRealWorkers(t *testing.T) {
 	k := newKubeRegistry(t)
 	k.loadCapture("1.6.1/life_before.json")
@@ -249,8 +249,8 @@ func (k *kubeRegistry) setContainers(ready map[string]bool) {
 	k.server.Put(kubetest.Pods, pod)
 }
 
-// sliceEntry0 is the entry of the first captured pod in a slice. Ready is true, false, or nil for
-// an absent condition.
+// sliceEntry0 returns the entry of the first captured pod in a slice. ready is true, false, or nil
+// for an absent condition.
 func sliceEntry0(ready any) kubetest.Object {
 	return kubetest.Object{
 		"addresses":  []any{"192.0.2.2"},
@@ -277,7 +277,7 @@ func (k *kubeRegistry) setResource0(data any) {
 	})
 }
 
-// endpoints0 are the endpoints of the first captured pod, at a port.
+// endpoints0 returns the endpoints of the first captured pod, at a port.
 func endpoints0(port int) kubetest.Object {
 	return kubetest.Object{"lab/backend/generate/9cf1b09034dc1": kubetest.Object{
 		"type": "Endpoint", "namespace": "lab", "component": "backend", "endpoint": "generate", "instance_id": pod0,
@@ -285,7 +285,7 @@ func endpoints0(port int) kubetest.Object {
 	}}
 }
 
-// channelAt is an event channel for loads of the first captured pod.
+// channelAt returns an event channel for loads of the first captured pod.
 func channelAt(publisher, port int) kubetest.Object {
 	return kubetest.Object{fmt.Sprintf("namespace/lab/component/backend/endpoint/generate/topic/kv_metrics/%x", publisher): kubetest.Object{
 		"type": "EventChannel", "topic": "kv_metrics", "instance_id": publisher, "namespace": "lab", "component": "backend",
@@ -331,7 +331,7 @@ func TestKubernetesReadinessNeedsPodUID(t *testing.T) {
 	k.setResource0(kubetest.Object{"endpoints": endpoints0(1)})
 	k.watch()
 	other := sliceEntry0(true)
-	other["targetRef"] = kubetest.Object{"kind": "Pod", "name": "lab-vllmworker-0", "uid": "another-incarnation"}
+	other["targetRef"] = kubetest.Object{"kind": "Pod", "name": "lab-vllmworker-0", "uid": "another-uid"}
 	nameless := sliceEntry0(true)
 	nameless["targetRef"] = kubetest.Object{"kind": "Pod", "name": "lab-vllmworker-0"}
 	without := sliceEntry0(true)

@@ -12,8 +12,8 @@ import (
 )
 
 // workerMetadata is a DynamoWorkerMetadata: what one worker process serves. Its maps hold the
-// same values as etcd, by the same keys without their root. A map that was emptied is stored as
-// null; null and a missing map both mean empty.
+// same values as etcd, by the same keys without their roots. Null and a missing map both mean that
+// the map is empty: a map that was emptied is stored as null.
 type workerMetadata struct {
 	kube.Object
 	Spec struct{ Data *workerData }
@@ -53,9 +53,9 @@ func (d *workerData) UnmarshalJSON(b []byte) error {
 // mainContainer is the name of a pod's only process in container mode.
 const mainContainer = "main"
 
-// processOf is the process that wrote a resource. The owner reference names the pod and, in
-// container mode, the resource's name the container (1.1 to 1.6). It returns false if no pod owns
-// the resource.
+// processOf returns the process that wrote a resource. The owner reference names the pod. In
+// container mode, the resource's name has the container (1.1 to 1.6). processOf returns false if no
+// pod owns the resource.
 func (c *cluster) processOf(m *kube.Metadata) (process, bool) {
 	for _, owner := range m.OwnerReferences {
 		if owner.Kind != "Pod" || owner.UID == "" {
@@ -116,9 +116,9 @@ func (c *cluster) upsertResource(m *workerMetadata) {
 }
 
 // decodeEntries decodes the entries of a resource. It does not decode unchanged entries again,
-// and keeps the last good value of an entry that cannot be decoded. Room is how many new entries
-// it may take.
-func (c *cluster) decodeEntries(m *workerMetadata, before map[string]resourceEntry, room int) map[string]resourceEntry {
+// and keeps the last good value of an entry that cannot be decoded. It takes at most maxNew new
+// entries.
+func (c *cluster) decodeEntries(m *workerMetadata, before map[string]resourceEntry, maxNew int) map[string]resourceEntry {
 	now := make(map[string]resourceEntry)
 	added := 0
 	for root, values := range m.Spec.Data.values {
@@ -130,7 +130,7 @@ func (c *cluster) decodeEntries(m *workerMetadata, before map[string]resourceEnt
 				if !ok && !known {
 					continue
 				}
-				if !known && added >= room {
+				if !known && added >= maxNew {
 					c.fleet.Stats.CountRefused(limitOf(e.kind))
 					continue
 				}

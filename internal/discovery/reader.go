@@ -164,7 +164,7 @@ func (r *reader) decode(e *entry, value []byte) bool {
 
 var errBadKey = errors.New("the key cannot be parsed")
 
-// reasonOf is the reason under which a rejected key is counted.
+// reasonOf returns the reason under which a rejected key is counted.
 func reasonOf(err error) stats.Reason {
 	switch {
 	case errors.Is(err, errBadKey):
@@ -183,7 +183,7 @@ func (r *reader) reject(e *entry, why stats.Reason, err error) {
 }
 
 // upsert applies a key that is new or has changed. If the value cannot be decoded, the last one
-// stays: its owner is alive, and there is nothing newer.
+// stays: the key proves that its owner is alive, and there is no newer value.
 func (r *reader) upsert(key string, value []byte) {
 	if e, ok := r.parse(key, value); ok {
 		r.add(&e)

@@ -17,16 +17,16 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// nodes are captured changes of a registry in etcd, while frontends and routers join and leave
-// beside two workers.
-func nodes(t *testing.T, release string) (all []node) {
+// registryChanges returns captured changes of a registry in etcd, while frontends and routers join
+// and leave beside two workers.
+func registryChanges(t *testing.T, release string) (all []registryChange) {
 	t.Helper()
-	b, err := os.ReadFile("testdata/nodes/" + release + ".jsonl")
+	b, err := os.ReadFile("testdata/changes/" + release + ".jsonl")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
-		var n node
+		var n registryChange
 		if err := json.Unmarshal(lines.Bytes(), &n); err != nil {
 			t.Fatal(err)
 		}
@@ -35,9 +35,11 @@ func nodes(t *testing.T, release string) (all []node) {
 	return all
 }
 
-type node struct{ State, Key, Added, Value, Gone string }
+// registryChange is one change: Key was listed, Added was put, or Gone was deleted; one is set. State
+// names the step of the capture.
+type registryChange struct{ State, Key, Added, Value, Gone string }
 
-// countedWorkers is how many workers are counted, by endpoint.
+// countedWorkers returns how many workers are counted, by endpoint.
 func countedWorkers(f *fleet.Fleet) map[string]int {
 	all := make(map[string]int)
 	for _, e := range f.Snapshot().Endpoints {
@@ -55,8 +57,8 @@ func TestReaderRoutersAndFrontendsAreNoWorkers(t *testing.T) {
 			f.Sync(newListing())
 			r := reader{namespaces: "lab", fleet: f, log: slog.New(slog.DiscardHandler)}
 			want := map[string]int{"backend/generate": 2}
-			all := nodes(t, release)
-			first := slices.IndexFunc(all, func(n node) bool { return n.State != all[0].State })
+			all := registryChanges(t, release)
+			first := slices.IndexFunc(all, func(n registryChange) bool { return n.State != all[0].State })
 			for i, n := range all {
 				switch {
 				case n.Gone != "":

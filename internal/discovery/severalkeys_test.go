@@ -22,7 +22,7 @@ func TestEtcdWorkerUnderTwoLayouts(t *testing.T) {
 		r.register(wire.LayoutInstances, in)
 		r.register(wire.LayoutV1, in)
 		markID := uint64(100)
-		applied := func(l wire.Layout) { // waits until the watch of a layout, which is in order, has reported all changes
+		waitApplied := func(l wire.Layout) { // waits until the watch of a layout, which is in order, has reported all changes
 			t.Helper()
 			markID++
 			mark := fleet.Instance{Endpoint: fleet.Endpoint{Component: "mark", Name: "mark"}, ID: markID}
@@ -34,29 +34,29 @@ func TestEtcdWorkerUnderTwoLayouts(t *testing.T) {
 				return nil
 			})
 		}
-		applied(wire.LayoutInstances)
-		applied(wire.LayoutV1)
+		waitApplied(wire.LayoutInstances)
+		waitApplied(wire.LayoutV1)
 		r.Fleet.RecordLoad(fleet.Origin{Endpoint: in.Endpoint, Worker: in.ID}, fleet.FromActiveLoad, fleet.Load{KVActive: fleet.Some[uint64](5)})
-		shown := func(want bool) {
+		checkLoad := func(want bool) {
 			t.Helper()
 			got := slices.ContainsFunc(r.Fleet.Snapshot().Workers, func(w fleet.WorkerState) bool { return w.ID.Lease == in.ID && w.Load.OK })
 			if got != want || r.Fleet.IsRegistered(in) != want {
 				t.Errorf("after %v was deleted first: the worker has a load: %v, want %v", first, got, want)
 			}
 		}
-		shown(true)
+		checkLoad(true)
 		r.delete(first.Key("dynamo", in))
-		applied(first)
-		shown(true)
+		waitApplied(first)
+		checkLoad(true)
 		r.register(first, in)
-		applied(first)
-		shown(true)
+		waitApplied(first)
+		checkLoad(true)
 		r.delete(first.Key("dynamo", in))
 		other := wire.LayoutInstances + wire.LayoutV1 - first
 		r.delete(other.Key("dynamo", in))
-		applied(first)
-		applied(other)
-		shown(false)
+		waitApplied(first)
+		waitApplied(other)
+		checkLoad(false)
 	}
 }
 

@@ -19,8 +19,8 @@ const (
 	sampleInterval = time.Second     // between two samples of the fleet's workers
 	logInterval    = 5 * time.Second // between two log lines, at least
 
-	// sampleRest is the factor by which the pause after a sample is longer than the sample took,
-	// at least: sampling a very large fleet costs two per cent of a CPU at most.
+	// sampleRest is how many times longer the pause after a sample is than the sample took, at
+	// least: sampling a very large fleet costs at most two per cent of a CPU.
 	sampleRest = 50
 
 	// maxLivenessPoll is the longest poll interval at which a reply to the last poll proves that a
@@ -29,7 +29,7 @@ const (
 	maxLivenessPoll = 4 * time.Second
 
 	maxLoggedEndpoints = 4 // endpoints that one log line names
-	maxLoggedIDs       = 8 // workers that it names for each endpoint and kind of change
+	maxLoggedIDs       = 8 // workers that the line names for each endpoint and kind of change
 )
 
 // WorkerLog logs which workers have joined or left. It writes one line for all of them, at most
@@ -43,10 +43,10 @@ type WorkerLog struct {
 	samples uint64
 	present []fleet.Presence // the workers in the last sample
 	known   map[fleet.WorkerID]*workerRecord
-	started bool // the line on the workers at the start was written, if there were any
+	started bool // the line about the workers at the start was written, if there were any
 }
 
-// workerRecord is what is known of a worker that is in the last sample, or was there when the
+// workerRecord is what is known about a worker that is in the last sample, or was present when the
 // last line was written.
 type workerRecord struct {
 	endpoint   fleet.Endpoint
@@ -60,7 +60,7 @@ type departure int
 
 const (
 	departedUnknown departure = iota // the reason is not known
-	departedInOrder                  // it answered polls until its key was deleted: it was shut down in order
+	departedCleanly                  // it answered polls until its key was deleted: it was shut down cleanly
 	departedLost                     // it had stopped answering polls before: it died, or hangs
 	departureCount
 )
@@ -124,9 +124,9 @@ func (l *WorkerLog) sample() {
 	}
 }
 
-// departureOf is how a worker has left, judged by its last sample. Its replies to polls decide,
-// because the registry does not say which client deleted a key, or why. RepliesRecent reports
-// whether polls are frequent enough for that, and NATS is connected.
+// departureOf returns how a worker has left, judged by its last sample. Its replies to polls decide,
+// because the registry does not record which client deleted a key, or why. repliesRecent is whether
+// polls are frequent enough for that, and NATS is connected.
 func departureOf(p *fleet.Presence, repliesRecent bool) departure {
 	switch {
 	case !p.Answered.OK:
@@ -134,7 +134,7 @@ func departureOf(p *fleet.Presence, repliesRecent bool) departure {
 	case !p.Answered.V:
 		return departedLost
 	case repliesRecent:
-		return departedInOrder
+		return departedCleanly
 	}
 	return departedUnknown
 }
@@ -207,7 +207,7 @@ func compareEndpoints(a, b fleet.Endpoint) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Component, b.Component), cmp.Compare(a.Name, b.Name))
 }
 
-// text is the part of a line about one endpoint, or about the remaining ones together.
+// text returns the part of a line about one endpoint, or about the remaining ones together.
 func (c *endpointChange) text(where string, first bool) string {
 	if first {
 		return countWorkers(c.joined) + plural(c.joined, " is", " are") + " at " + where + listIDs(c.joined)
@@ -219,7 +219,7 @@ func (c *endpointChange) text(where string, first bool) string {
 		}
 	}
 	add(c.joined, "joined "+where)
-	add(c.departed[departedInOrder], "left "+where)
+	add(c.departed[departedCleanly], "left "+where)
 	add(c.departed[departedLost], "of "+where+plural(c.departed[departedLost], " was", " were")+" lost")
 	add(c.departed[departedUnknown], "of "+where+plural(c.departed[departedUnknown], " is", " are")+" gone")
 	return fmt.Sprintf("%s; %d now", strings.Join(parts, "; "), c.current)

@@ -40,7 +40,7 @@ func runWorkerLog(t *testing.T, target fleet.Target, namespaces wire.Namespaces,
 	})
 }
 
-// pass lets seconds pass, with their polls.
+// wait lets seconds pass, with a poll in each if workers are polled.
 func (s *workerLogTest) wait(seconds int) {
 	for range seconds {
 		if s.polled {
@@ -50,7 +50,7 @@ func (s *workerLogTest) wait(seconds int) {
 	}
 }
 
-// poll polls all registered workers. Counts is false if the connection was lost meanwhile.
+// poll polls all registered workers. counts is false if the connection was lost meanwhile.
 func (s *workerLogTest) poll(counts bool) {
 	s.fleet.BeginPoll()
 	for _, w := range s.fleet.AppendPresent(nil) {
@@ -65,16 +65,16 @@ func (s *workerLogTest) poll(counts bool) {
 func (s *workerLogTest) wantLines(want ...string) {
 	s.t.Helper()
 	synctest.Wait()
-	said := strings.Split(strings.TrimSuffix(s.out.String(), "\n"), "\n")
+	lines := strings.Split(strings.TrimSuffix(s.out.String(), "\n"), "\n")
 	if s.out.String() == "" {
-		said = nil
+		lines = nil
 	}
 	var got []string
-	for _, line := range said[s.linesRead:] {
+	for _, line := range lines[s.linesRead:] {
 		_, message, _ := strings.Cut(line, "level=INFO msg=")
 		got = append(got, strings.Trim(message, `"`))
 	}
-	s.linesRead = len(said)
+	s.linesRead = len(lines)
 	if !slices.Equal(got, want) {
 		s.t.Errorf("logged\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
@@ -169,12 +169,12 @@ func TestWorkerLogSaysHowWorkersLeft(t *testing.T) {
 		"it answered up to the end": {func(s *workerLogTest) {}, "1 worker left" + at + ": 1; 2 now"},
 		"it missed a poll":          {func(s *workerLogTest) { s.dead[1] = true; s.wait(1) }, "1 worker left" + at + ": 1; 2 now"},
 		"it had died":               {func(s *workerLogTest) { s.dead[1] = true; s.wait(10) }, "1 worker of" + at + " was lost: 1; 2 now"},
-		"NATS was away": {func(s *workerLogTest) {
+		"NATS was disconnected": {func(s *workerLogTest) {
 			s.fleet.Stats.NATS.MarkUsed()
 			s.fleet.Stats.NATS.SetConnected(false)
 			time.Sleep(10 * time.Second)
 		}, "1 worker of" + at + " is gone: 1; 2 now"},
-		"NATS had been away": {func(s *workerLogTest) {
+		"NATS was reconnected just before": {func(s *workerLogTest) {
 			s.dead[1] = true
 			for range 4 { // while workers may reconnect
 				s.poll(false)
