@@ -87,8 +87,8 @@ func (f *Fleet) ensureAttachment(id WorkerID, e Endpoint, by evidence) *attachme
 	return a
 }
 
-// updateListed must follow each change of the attachment's keys. Before is what isListed
-// reported until then.
+// updateListed must be called after each change of the attachment's keys. Before is what
+// isListed reported before the change.
 func (f *Fleet) updateListed(w *worker, a *attachment, before bool) {
 	switch now := a.isListed(); {
 	case now && !before:
@@ -103,7 +103,8 @@ func (f *Fleet) updateListed(w *worker, a *attachment, before bool) {
 	f.trim(w, a)
 }
 
-// detach deletes the attachment from the worker, and keeps what else is known of the worker.
+// detach deletes the attachment from the worker, and keeps everything else that is known of the
+// worker.
 func (f *Fleet) detach(w *worker, a *attachment) {
 	f.stopAwaiting(a)
 	f.clearAnswered(a)
@@ -120,8 +121,8 @@ func (f *Fleet) detach(w *worker, a *attachment) {
 	f.removeMember(e, w)
 }
 
-// prune must follow each removal of an attachment. It deletes a worker of which nothing is
-// left, and else decides anew which endpoint shows its hits.
+// prune must be called after each removal of an attachment. It deletes the worker if nothing
+// else is known of it. Otherwise it decides again which endpoint shows the worker's hits.
 func (f *Fleet) prune(w *worker) {
 	if !f.dropIfEmpty(w) {
 		f.updateHitsEndpoint(w)

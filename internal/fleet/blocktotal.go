@@ -1,8 +1,8 @@
 package fleet
 
 // placeholderTotal is the KVTotal that Dynamo reports for a data parallel rank as long as it
-// does not know the real one. For all ranks of a vLLM worker except the last this is forever
-// (ai-dynamo/dynamo#12163).
+// does not know the real one. It never learns the real one of a vLLM worker's ranks, except the
+// last (ai-dynamo/dynamo#12163).
 const placeholderTotal = 1
 
 // blockTotal is what is known about the real KVTotal of ranks that report placeholderTotal.
@@ -11,8 +11,8 @@ type blockTotal struct {
 	distrusted bool        // a reported placeholderTotal is not the real total
 }
 
-// blockTotalOf returns the blockTotal of a worker with these ranks. It is the model card's, or
-// else the one that all ranks with a real total agree on.
+// blockTotalOf returns the blockTotal of a worker with these ranks. The model card's total takes
+// precedence. Without it, the total is the one on which all ranks that report a real one agree.
 func blockTotalOf(ranks []rank, card Card) (known blockTotal) {
 	if card.KVTotal.V > placeholderTotal {
 		return blockTotal{card.KVTotal, true}

@@ -2,8 +2,8 @@ package fleet
 
 import "dynamo-metrics/internal/stats"
 
-// Card is what a worker's model card says (0.6 to 1.6). That its totals are per rank follows
-// from Dynamo's source. The captured fleets have no worker of several ranks.
+// Card is what a worker's model card says (0.6 to 1.6). Its totals are those of one rank. This
+// is known from Dynamo's source only, because no captured fleet has a worker of several ranks.
 type Card struct {
 	Model     string      // model name in requests; empty if it cannot be a label value
 	KVTotal   Opt[uint64] // KV cache blocks of each rank
@@ -13,8 +13,8 @@ type Card struct {
 	Metrics   string      // host:port of the worker's own metrics endpoint (1.4 to 1.6); empty if the card has none
 }
 
-// SetCard records the model card of a worker at an endpoint that a key of the registry holds.
-// The worker need not be registered there yet. If several keys hold its card, one counts.
+// SetCard records that a key of the registry holds a worker's model card for an endpoint. The
+// worker need not be registered there yet. If several keys hold a card of it, one of them counts.
 func (f *Fleet) SetCard(key string, in Instance, c Card) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

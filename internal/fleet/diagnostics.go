@@ -93,7 +93,7 @@ func (d *Diagnostics) SetUnreachable(c Channel, since time.Time) {
 	d.unreachable[c] = since
 }
 
-// ClearUnreachable records that a ZMQ publisher or broker is reachable, or not needed any more.
+// ClearUnreachable records that a ZMQ publisher or broker is reachable, or no longer needed.
 func (d *Diagnostics) ClearUnreachable(c Channel) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

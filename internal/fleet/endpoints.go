@@ -72,8 +72,8 @@ func (f *Fleet) countedEndpoints() int {
 	return f.statusCounts[statusRegistered] + f.statusCounts[statusUnregistered] + f.statusCounts[statusEmpty]
 }
 
-// updateStatus must follow each change of the endpoint's members. It deletes an endpoint that
-// is not needed any more.
+// updateStatus must be called after each change of the endpoint's members. It deletes an
+// endpoint that is no longer needed.
 func (f *Fleet) updateStatus(e *endpoint) {
 	f.statusCounts[e.status]--
 	e.status = e.computeStatus()

@@ -38,10 +38,10 @@ func (f *Fleet) RecordLoad(from Origin, source Source, l Load) {
 }
 
 // origin returns the worker that an event is about, and the list of ranks that the event
-// belongs to. This is the list of the endpoint that the event names. If it names none, it is
-// the list of unattributed ranks. Each Snapshot decides anew which endpoint shows those,
-// because a model card or a registration may arrive after the event. Origin returns nil if
-// there is no room, or if the endpoint is not watched.
+// belongs to. If the event names an endpoint, this is the list of that endpoint. Otherwise it is
+// the list of unattributed ranks. Each Snapshot decides again which endpoint shows those, because
+// a model card or a registration may arrive after the event. The worker is nil if there is no
+// room, or if the endpoint is not watched.
 func (f *Fleet) origin(from Origin) (w *worker, ranks *[]rank) {
 	switch {
 	case from.Name != "" && f.target.Covers(from.Endpoint):
@@ -61,7 +61,7 @@ func (f *Fleet) touch(w *worker) {
 	f.unregisteredAttachments.touch(w.attachmentsElem)
 }
 
-// unattributedOrigin is origin of an event that does not name the endpoint.
+// unattributedOrigin does the work of origin for an event that does not name the endpoint.
 func (f *Fleet) unattributedOrigin(from Origin) (*worker, *[]rank) {
 	id := WorkerID{Lease: from.Worker}
 	w := f.workers.get(id)
@@ -84,7 +84,7 @@ func (f *Fleet) unattributedOrigin(from Origin) (*worker, *[]rank) {
 	return w, &w.unattributed
 }
 
-// originAt is origin of an event that names the endpoint.
+// originAt does the work of origin for an event that names the endpoint.
 func (f *Fleet) originAt(from Origin) (*worker, *[]rank) {
 	id := WorkerID{Lease: from.Worker}
 	w, by := f.workers.get(id), f.evidenceOf(id)
@@ -109,8 +109,8 @@ func (f *Fleet) originAt(from Origin) (*worker, *[]rank) {
 
 // loadAttachment returns the attachment that events without an endpoint belong to. It prefers
 // the attachment with a load in poll replies, then one with a model card or LoadRole, then one
-// that events have named, then the first by name. If component is not empty, only attachments
-// to endpoints of that component are considered. It returns nil if there is none.
+// that events have named, then the first by name. If component is not empty, it considers only
+// attachments to endpoints of that component. It returns nil if there is none.
 func (w *worker) loadAttachment(component string) *attachment {
 	var best *attachment
 	for i := range w.attachments {

@@ -97,18 +97,18 @@ func TestEventsWithoutEndpointFollowTheLoad(t *testing.T) {
 	registerPublishing(f, loadMetrics, 1)
 	publishUnattributed(f, 1, 40)
 	f.RecordHit(1, 20, 5)
-	// Nothing tells where its load is, so the first endpoint by name counts.
+	// It is unknown at which endpoint its load is, so the first one by name counts.
 	wantShown(t, f, "backend/generate: 1 answering 1 events", "  1 up kv 40 hits 5/20")
 	setCard(f, loadMetrics, 1)
 	wantShown(t, f, "backend/generate: not counted 1 events", "backend/load_metrics: 1 answering mean 40", "  1 up kv 40 hits 5/20")
-	// A poll reply tells for certain.
+	// After a poll reply this is certain.
 	f.BeginPoll()
 	f.RecordPollReply(loaded(generate, lease(1), 50))
 	wantShown(t, f, "backend/generate: 1 answering 1 events mean 50", "  1 up kv 50 hits 5/20", "backend/load_metrics: 1 silent", "  1 down")
 }
 
 // TestEventsPolledLoadTakesPrecedence checks workers that both publish and answer polls
-// (0.4.1 to 0.5.1): the source stays the poll for as long as they answer.
+// (0.4.1 to 0.5.1). Their load is that of the poll as long as they answer.
 func TestEventsPolledLoadTakesPrecedence(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)

@@ -10,7 +10,7 @@ import (
 const activeAfterEvent = 10 * time.Second
 
 // unconfirmedRetention is how long after its last event a worker is shown if there is no
-// registry. Only missing events tell then that the worker has left.
+// registry. In that case only the lack of events indicates that the worker has left.
 const unconfirmedRetention = time.Minute
 
 // expire deletes what is not registered and has sent nothing for the retention time. It does

@@ -13,7 +13,7 @@ import (
 
 // retention is how long the hit-rate counters of a worker that is neither registered nor
 // answering are kept after its last event. An endpoint that has lost its last worker is
-// shown for as long, so that alerts can see the loss.
+// shown for the same time, so that alerts can see the loss.
 const retention = 10 * time.Minute
 
 // maxAttachments is the largest number of endpoints of one worker.
@@ -26,7 +26,7 @@ const maxMissedPolls = 2
 // the flags name one endpoint.
 const unknown = "unknown"
 
-// Target is what the program watches. An empty Component stands for all components, an
+// Target is what the program watches. An empty Component stands for all components, and an
 // empty Name for all endpoints of the component. Namespace is empty if the program watches
 // one namespace. If it watches several, Namespace is the prefix of their names and "*".
 type Target Endpoint
@@ -71,7 +71,7 @@ type Fleet struct {
 	footprint               footprint
 	endpoints               map[Endpoint]*endpoint
 	channels                channels
-	loadCount               uint64 // loads received so far; numbers them
+	loadCount               uint64 // loads received so far; rank.order is taken from it
 
 	sorted                []*endpoint // valid unless unsorted is set
 	unsorted              bool
@@ -110,7 +110,7 @@ type worker struct {
 	pending               *pending // usually nil
 
 	footprint   footprint
-	loadLocated bool // set by locateLoads: the endpoint of its load is known, or it is a router's and has none
+	loadLocated bool // set by locateLoads: the endpoint of its load is known, or it is a router, which has no load
 }
 
 // attachment is one worker at one endpoint. The fields that each poll reply uses come first,
@@ -128,7 +128,7 @@ type attachment struct {
 	hasLoad           bool    // set by locateLoads: the worker's load is here, or was
 	missedPolls       int     // polls since its last reply
 	lastPoll          uint64  // the poll it last answered
-	donePoll          uint64  // the last poll that need not wait for this attachment any more
+	donePoll          uint64  // the last poll that no longer waits for this attachment
 	service           string  // the NATS service name of its last reply
 	ranks             []rank  // by number
 	earlierPasses     *passes // of former processes with this worker's id; usually nil

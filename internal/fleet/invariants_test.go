@@ -19,7 +19,7 @@ func checkInvariants(t *testing.T, f *Fleet) {
 	f.mu.Unlock()
 	checkSnapshot(t, f.Snapshot())
 	if t.Failed() {
-		t.FailNow() // one wrong count leads to many
+		t.FailNow() // one wrong count causes many more errors
 	}
 }
 

@@ -6,12 +6,12 @@ import (
 )
 
 // maxKeys is the largest number of keys of one registration or model card. In etcd there are
-// three layouts of keys. In Kubernetes resources of any name may hold the same registration.
+// three layouts of keys. In Kubernetes, resources of any name may hold the same registration.
 const maxKeys = 16
 
 // keySet has the keys of the registry that hold the registration, or the model card, of one
-// worker at one endpoint, which lives until the last of them is deleted. A hash stands for
-// each key, because there are many keys, and some are long.
+// worker at one endpoint. The registration or card lives until the last of them is deleted. Only
+// a hash of each key is stored, because there are many keys, and some are long.
 type keySet[T any] struct {
 	effective uint64         // the key whose value counts; 0 if there is no key
 	others    *[]keyValue[T] // usually nil
@@ -49,7 +49,7 @@ func (k *keySet[T]) get(key uint64, current T) (T, bool) {
 
 // put stores the value of a key, and returns the value that counts from now on. It returns
 // false if there are too many keys.
-func (k *keySet[T]) put(key uint64, value, current T, more func(a, b T) int) (T, bool) {
+func (k *keySet[T]) put(key uint64, value, current T, compare func(a, b T) int) (T, bool) {
 	if k.others == nil && (k.effective == 0 || k.effective == key) {
 		k.effective = key
 		return value, true
@@ -58,12 +58,12 @@ func (k *keySet[T]) put(key uint64, value, current T, more func(a, b T) int) (T,
 	if len(all) >= maxKeys {
 		return current, false
 	}
-	return k.choose(append(all, keyValue[T]{key, value}), more), true
+	return k.choose(append(all, keyValue[T]{key, value}), compare), true
 }
 
 // retain keeps only the accepted keys, and returns the value that counts from now on. It
 // returns false if no key is left.
-func (k *keySet[T]) retain(keeps func(key uint64) bool, current T, more func(a, b T) int) (T, bool) {
+func (k *keySet[T]) retain(keeps func(key uint64) bool, current T, compare func(a, b T) int) (T, bool) {
 	if k.others == nil && keeps(k.effective) {
 		return current, true
 	}
@@ -72,7 +72,7 @@ func (k *keySet[T]) retain(keeps func(key uint64) bool, current T, more func(a, 
 		*k = keySet[T]{}
 		return current, false
 	}
-	return k.choose(all, more), true
+	return k.choose(all, compare), true
 }
 
 func (k *keySet[T]) entries(current T) []keyValue[T] {
@@ -83,10 +83,11 @@ func (k *keySet[T]) entries(current T) []keyValue[T] {
 	return all
 }
 
-// choose stores all keys, and returns the value that counts: the one that says most, and
-// among equals the one with the greatest hash, so that the order of arrival does not matter.
-func (k *keySet[T]) choose(all []keyValue[T], more func(a, b T) int) T {
-	best := slices.MaxFunc(all, func(a, b keyValue[T]) int { return cmp.Or(more(a.value, b.value), cmp.Compare(a.key, b.key)) })
+// choose stores all keys, and returns the value that counts. This is the greatest one. Among
+// equals it is the one whose key has the greatest hash, so that the order of arrival does not
+// matter.
+func (k *keySet[T]) choose(all []keyValue[T], compare func(a, b T) int) T {
+	best := slices.MaxFunc(all, func(a, b keyValue[T]) int { return cmp.Or(compare(a.value, b.value), cmp.Compare(a.key, b.key)) })
 	k.effective, k.others = best.key, nil
 	if len(all) > 1 {
 		others := slices.DeleteFunc(all, func(e keyValue[T]) bool { return e.key == best.key })

@@ -77,7 +77,7 @@ const (
 	byRegistry                    // a key in the registry
 )
 
-// evidenceOf returns the evidence that a message from the worker is.
+// evidenceOf returns the kind of evidence that a message from this worker is.
 func (f *Fleet) evidenceOf(id WorkerID) evidence {
 	if !f.registry || id.IsStatic() {
 		return byMessageOnly
@@ -92,8 +92,8 @@ type footprint struct {
 	ranks, extraRanks, unregisteredRanks int32
 }
 
-// updateFootprint counts how much of the bounds the worker uses. It must follow each change of
-// that.
+// updateFootprint counts how much of the bounds the worker uses. It must be called after each
+// change that affects this.
 func (f *Fleet) updateFootprint(w *worker) {
 	now := footprint{attachments: int32(len(w.attachments))}
 	mustRegister := f.evidenceOf(w.id) == byMessage // if it is not listed
@@ -159,8 +159,8 @@ func (f *Fleet) isUnregistered(w *worker, ranks *[]rank) bool {
 	return true
 }
 
-// trim deletes ranks above the limits. It must follow each registration and deregistration,
-// because other limits apply to the worker's ranks then.
+// trim deletes ranks above the limits. It must be called after each registration and
+// deregistration, because other limits apply to the worker's ranks then.
 func (f *Fleet) trim(w *worker, a *attachment) {
 	f.trimRanks(w, &a.ranks)
 	f.trimRanks(w, &w.unattributed)

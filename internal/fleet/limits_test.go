@@ -41,8 +41,8 @@ func TestLimitsEmptyEndpoints(t *testing.T) {
 	registerAndLeave(f, 0, 3000)
 	testutil.Equal(t, "endpoints", len(f.endpoints), 1024+1)
 	wantRefused(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 3000 - 1024})
-	testutil.Equal(t, "the last but 1,023 is kept", f.endpoints[numberedEndpoint(3000-1024)] != nil, true)
-	testutil.Equal(t, "the one before it is kept", f.endpoints[numberedEndpoint(3000-1025)] != nil, false)
+	testutil.Equal(t, "the first of the last 1,024 endpoints is kept", f.endpoints[numberedEndpoint(3000-1024)] != nil, true)
+	testutil.Equal(t, "the endpoint before it is kept", f.endpoints[numberedEndpoint(3000-1025)] != nil, false)
 	after(f, 10*time.Minute-time.Second)
 	testutil.Equal(t, "endpoints", len(f.endpoints), 1024+1)
 	after(f, 10*time.Minute)
@@ -256,11 +256,11 @@ func TestLimitsExtraRanks(t *testing.T) {
 
 func TestLimitsUnregisteredRanks(t *testing.T) {
 	for limit, want := range map[int]int{2000: 1024, 65_536: 16_384} {
-		for name, e := range map[string]Endpoint{"nowhere": numberedEndpoint(0), "somewhere": generate, "unsaid": {}, "of a component": {Component: "c"}} {
+		for name, e := range map[string]Endpoint{"unknown endpoint": numberedEndpoint(0), "known endpoint": generate, "no endpoint": {}, "component only": {Component: "c"}} {
 			f := newFleet(everything, limit)
 			registerPublishing(f, generate, 1_000_000)
 			publishRanks(f, e, 100, 200)
-			testutil.Equal(t, "ranks "+name, f.footprint.unregisteredRanks, int32(want))
+			testutil.Equal(t, "ranks, "+name, f.footprint.unregisteredRanks, int32(want))
 			wantRefused(t, f, map[stats.Limit]uint64{stats.RankLimit: uint64(100*200 - want)})
 		}
 	}

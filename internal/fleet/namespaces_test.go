@@ -2,8 +2,8 @@ package fleet
 
 import "testing"
 
-// TestNamespacesKeepEndpointsApart has two generations of workers, as while a Kubernetes
-// operator updates them. The namespace of each ends in a hash of its configuration.
+// TestNamespacesKeepEndpointsApart has two generations of workers, as during an update by
+// Dynamo's operator. The namespace of each ends in a hash of its configuration.
 func TestNamespacesKeepEndpointsApart(t *testing.T) {
 	for _, namespaces := range []string{"lab*", "*"} {
 		checkSeparateNamespaces(t, newFleet(Target{Namespace: namespaces}, largeLimit))
@@ -55,8 +55,8 @@ func checkTargetInNamespaces(t *testing.T, f *Fleet) {
 		"lab-4b5c/backend/generate: 1 answering 1 events", "  2 up kv 30 hits 6/8")
 }
 
-// TestNamespacesSingleIsNotNamed is the same with both generations in the only namespace,
-// where nothing distinguishes them.
+// TestNamespacesSingleIsNotNamed watches one namespace with both generations in it. Nothing
+// distinguishes them there.
 func TestNamespacesSingleIsNotNamed(t *testing.T) {
 	f := newFleet(Target{}, largeLimit)
 	registerPublishing(f, generate, 1)

@@ -10,7 +10,7 @@ import (
 // about an idle period (1.1 to 1.6).
 type Pass struct {
 	Counter    uint64  // grows by one with every event of the rank, idle or not; 0 if the engine does not count
-	Seconds    float64 // duration; 0 if idle, which is no pass
+	Seconds    float64 // duration; 0 if the rank was idle, so that there was no pass
 	OutOfOrder bool    // a newer report was received before it: it does not describe the present
 
 	Running, Waiting  uint64 // requests

@@ -15,8 +15,8 @@ type pending struct {
 	elem     *list.Element // its element in Fleet.pendingWorkers
 }
 
-// pendingOrigin is origin of an event for an endpoint that is not known. It returns nil if
-// there is no room. It discards the worker's pending events for another endpoint.
+// pendingOrigin does the work of origin for an event of an endpoint that is not known. It
+// returns nil if there is no room. It discards the worker's pending events for another endpoint.
 func (f *Fleet) pendingOrigin(id WorkerID, e Endpoint) (*worker, *[]rank) {
 	w := f.workers.get(id)
 	if w != nil && w.pending != nil && w.pending.endpoint != e {

@@ -76,7 +76,7 @@ func (f *Fleet) stopAwaitingComponent(w *worker, component string) {
 	}
 }
 
-// stopAwaiting records that the current poll need not wait for the attachment any more.
+// stopAwaiting records that the current poll need no longer wait for the attachment.
 func (f *Fleet) stopAwaiting(a *attachment) {
 	if a.pollTarget && a.donePoll != f.poll && f.pollAwaiting > 0 {
 		f.pollAwaiting--

@@ -1,11 +1,11 @@
 package fleet
 
-// Presence is a worker that is present at the watched endpoint with its load, as far as that
-// endpoint is known.
+// Presence is a worker that is present at a watched endpoint. If the worker is at several, this
+// is the one with its load, as far as that is known.
 type Presence struct {
 	Endpoint
 	ID       WorkerID
-	Expected bool // its load is expected there; else it may be no worker, or one that is not watched
+	Expected bool // its load is expected there; if false, it may be something else than a worker, or have its load where it is not watched
 	// Answered is true if it answered the last poll, and false if it missed two. It is absent
 	// if it has never answered, and between these two.
 	Answered Opt[bool]
@@ -37,9 +37,9 @@ func (f *Fleet) AppendPresent(all []Presence) []Presence {
 	return all
 }
 
-// isPresent reports whether metrics show the worker at the attachment's endpoint, if they show
-// the endpoint. A worker that answers or publishes without a registration is present if it
-// never registers, but not if its registration was deleted.
+// isPresent reports whether the metrics of the attachment's endpoint, if it is shown, include
+// the worker. A worker that answers or publishes without a registration is present if it never
+// registers, but not if its registration was deleted.
 func (f *Fleet) isPresent(w *worker, a *attachment) bool {
 	return a.registered || (w.id.IsStatic() || !f.registry) && (a.answered || len(a.ranks) > 0)
 }

@@ -44,8 +44,8 @@ func TestRandomPollsKeepInvariants(t *testing.T) {
 	}
 }
 
-// TestRandomEventsKeepInvariants does the same with events, cards and scrapes among the
-// changes, which the model does not know.
+// TestRandomEventsKeepInvariants checks the invariants after random changes that include events,
+// cards and scrapes. It does not compare with the model, which knows none of these.
 func TestRandomEventsKeepInvariants(t *testing.T) {
 	for seed := range uint64(15) {
 		limit := largeLimit
@@ -315,7 +315,7 @@ func (h *history) compare(t *testing.T, what string) {
 	}
 }
 
-// equalMaps is a fast version of equal.
+// equalMaps is a fast version of testutil.Equal for maps.
 func equalMaps[K, V comparable](t *testing.T, what string, got, want map[K]V) {
 	t.Helper()
 	if !maps.Equal(got, want) {

@@ -68,7 +68,7 @@ type CardEntry struct {
 }
 
 // Register records that a key of the registry registers a worker at an endpoint. A worker may
-// have several such keys, for example because 0.6 writes two layouts. One of them counts.
+// have several such keys, for example because 0.6 writes keys in two layouts. One of them counts.
 func (f *Fleet) Register(key string, in Instance, r Registration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -138,9 +138,9 @@ func (w *worker) replaceProcess(a *attachment) {
 	a.ranks, w.unattributed = nil, nil
 }
 
-// Deregister records that a key that registered a worker at an endpoint is deleted. With the
-// last such key the worker's load there is deleted, and later replies do not show the worker
-// until it registers again.
+// Deregister records that a key is deleted that registered a worker at an endpoint. With the
+// last such key, the Fleet deletes the worker's load there. Later replies do not bring the worker
+// back until it registers again.
 func (f *Fleet) Deregister(key string, in Instance) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -177,7 +177,7 @@ func (f *Fleet) retainRegistration(w *worker, e Endpoint, keeps func(key uint64)
 		a.Registration = counts
 		f.countRegistered(a, 1)
 	}
-	if a.hasOtherAddress(a.processAddress) { // the process has left, and the former one continues
+	if a.hasOtherAddress(a.processAddress) { // the process whose load is shown has left, and another one with the same id continues
 		w.replaceProcess(a)
 		f.updateFootprint(w)
 		a.processAddress = a.Transport

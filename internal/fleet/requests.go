@@ -53,7 +53,7 @@ func (f *Fleet) RecordRequest(r Request) {
 }
 
 // watchedWorker returns the worker with this id if it belongs to a watched endpoint and is
-// registered, or if there is no registry. Else it returns nil.
+// registered, or if there is no registry. Otherwise it returns nil.
 func (f *Fleet) watchedWorker(id uint64) *worker {
 	w := f.workers.get(WorkerID{Lease: id})
 	if w == nil || w.hitsEndpoint == nil || f.registry && !w.isRegistered() {

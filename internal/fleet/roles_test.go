@@ -36,7 +36,7 @@ func TestRolesRouterProcessIsNoWorker(t *testing.T) {
 	f.DropCard("card", Instance{Endpoint: routed, ID: 8})
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40")
 
-	// A process that is no router any more is a worker again.
+	// A process that is no longer a router is a worker again.
 	deregister(f, best, 9)
 	wantShown(t, f, "backend/generate: 1 answering", "  1 up kv 40", "router/generate: 1 silent", "  9 down")
 }

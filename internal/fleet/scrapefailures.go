@@ -10,7 +10,7 @@ type FailedScrapes struct {
 }
 
 // SetFailedScrapes replaces the workers whose last scrape failed. The caller must not change
-// the map any more.
+// the map afterwards.
 func (d *Diagnostics) SetFailedScrapes(targets map[Instance]FailedScrapes) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -83,7 +83,8 @@ func (w *worker) isScraped() bool {
 	return !w.isRouter() || slices.ContainsFunc(w.attachments, func(a attachment) bool { return a.card.OK })
 }
 
-// scrapedAttachment is loadAttachment among the registered attachments to watched endpoints.
+// scrapedAttachment is like loadAttachment, but considers only registered attachments to watched
+// endpoints.
 func (w *worker) scrapedAttachment(component string) *attachment {
 	var best *attachment
 	for i := range w.attachments {
@@ -135,7 +136,7 @@ func (w *worker) isComplete(a *attachment) bool {
 }
 
 // RecordScrape replaces all values from the last scrape of a worker. It does nothing if the
-// worker is not registered there any more, or is another process now.
+// worker is no longer registered there, or is another process now.
 func (f *Fleet) RecordScrape(target ScrapeTarget, values []ScrapedValues) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -102,7 +102,8 @@ func (w *WorkerState) ShowsBlocks() bool {
 	return w.Load.OK && w.Load.V.KVActive.OK && w.Load.V.KVTotal.OK
 }
 
-// ShowsSlots reports the same for ActiveSlots and TotalSlots.
+// ShowsSlots reports whether both ActiveSlots and TotalSlots are known, as ShowsBlocks does for
+// blocks.
 func (w *WorkerState) ShowsSlots() bool {
 	return w.Load.OK && w.Load.V.ActiveSlots.OK && w.Load.V.TotalSlots.OK
 }

@@ -20,7 +20,7 @@ func RegisterPolled(f *fleet.Fleet, e fleet.Endpoint, ids ...uint64) {
 	}
 }
 
-// RegisterPublishing registers workers that publish their loads, with a model card.
+// RegisterPublishing registers workers that publish their loads, and their model cards.
 func RegisterPublishing(f *fleet.Fleet, e fleet.Endpoint, ids ...uint64) {
 	for _, id := range ids {
 		in := fleet.Instance{Endpoint: e, ID: id}
@@ -29,15 +29,15 @@ func RegisterPublishing(f *fleet.Fleet, e fleet.Endpoint, ids ...uint64) {
 	}
 }
 
-// PollReply returns an answer to a poll: this many of a thousand KV blocks are active, and this
-// many requests wait.
+// PollReply returns a reply to a poll: this many of a thousand KV blocks are active, and this many
+// requests wait.
 func PollReply(e fleet.Endpoint, id, blocks, waiting uint64) fleet.PollReply {
 	n := fleet.Some[uint64]
 	return fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Load: fleet.Load{
 		KVActive: n(blocks), KVTotal: n(1000), ActiveSlots: n(blocks / 20), TotalSlots: n(64), Waiting: n(waiting)}}
 }
 
-// MalformedReply returns an answer to a poll whose load cannot be decoded.
+// MalformedReply returns a reply to a poll whose load cannot be decoded.
 func MalformedReply(e fleet.Endpoint, id uint64) fleet.PollReply {
 	return fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Outcome: fleet.Malformed}
 }
@@ -61,8 +61,8 @@ func RegisterPolledRelease(t testing.TB, f *fleet.Fleet, release string) (replie
 	return replies
 }
 
-// RegisterPublishingRelease registers all workers of a release whose events were captured, and
-// records the events.
+// RegisterPublishingRelease registers all workers of a release whose registry keys were captured,
+// and records its captured events.
 func RegisterPublishingRelease(t testing.TB, f *fleet.Fleet, release string) {
 	t.Helper()
 	var keys []struct{ Key, Value string }
