@@ -84,7 +84,7 @@ func (s *EtcdServer) start(dir string) error {
 	case <-s.etcd.Server.ReadyNotify():
 		return nil
 	case <-s.etcd.Server.StopNotify():
-		return errors.New("it stopped")
+		return errors.New("the server stopped")
 	case err := <-s.etcd.Err():
 		return err
 	case <-time.After(startTimeout):
@@ -130,8 +130,9 @@ func (s *EtcdServer) Endpoint() string {
 	return s.scheme + "://" + net.JoinHostPort(s.config.Host, fmt.Sprint(s.config.Port))
 }
 
-// Config returns the configuration of the server, with its actual port. Starting a server
-// with it again is a restart. It does not contain a temporary Dir, which Close removes.
+// Config returns the configuration of the server, with its actual port. A server that is started
+// with it continues where this one stopped. It does not contain a temporary Dir, because Close
+// removes that.
 func (s *EtcdServer) Config() EtcdConfig { return s.config }
 
 // Close closes the streams of clients, stops the server, and waits until its port is free.
@@ -147,7 +148,7 @@ func (s *EtcdServer) Close() {
 
 // grpcServers are the gRPC servers inside an etcd. etcd's own Close waits five seconds for
 // the streams of its clients (watches, lease renewals) to end. If the gRPC servers are
-// stopped first, the streams end at once, as when etcd is killed.
+// stopped first, the streams end immediately, as when etcd is killed.
 type grpcServers struct {
 	mu  sync.Mutex
 	all []*grpc.Server

@@ -51,7 +51,7 @@ func FreePort(host string, port int) (int, error) {
 	return 0, fmt.Errorf("no free port was found: %w", err)
 }
 
-// tryPort is FreePort for a port other than 0.
+// tryPort does the work of FreePort for a port other than 0.
 func tryPort(host string, port int) (int, error) {
 	addr := net.JoinHostPort(host, strconv.Itoa(port))
 	l, err := net.Listen("tcp", addr)
@@ -64,7 +64,7 @@ func tryPort(host string, port int) (int, error) {
 	return port, l.Close()
 }
 
-// dataDir returns dir, or a new temporary directory if dir is empty. remove deletes the
+// dataDir returns dir, or a new temporary directory if dir is empty. Remove deletes only a
 // temporary directory.
 func dataDir(dir, pattern string) (path string, remove func(), err error) {
 	if dir != "" {

@@ -54,21 +54,21 @@ func startNATS(c NATSConfig, dir string) (*server.Server, *server.Options, error
 	if c.Tune != nil {
 		c.Tune(opts)
 	}
-	asked := opts.Clone() // the server changes its options
+	requested := opts.Clone() // the server changes its options
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		return nil, nil, err
 	}
-	// A server that cannot start only logs the reason. It does not end the process if the
-	// logger is not its own.
+	// A server that cannot start only logs the reason. With a logger of ours it does not also
+	// end the process.
 	var fatal fatalLog
 	srv.SetLoggerV2(&fatal, false, false, false)
 	srv.Start()
 	if srv.Addr() == nil || !srv.Running() {
 		srv.Shutdown()
-		return nil, nil, cmp.Or(fatal.err, errors.New("it does not listen"))
+		return nil, nil, cmp.Or(fatal.err, errors.New("the server does not listen"))
 	}
-	return srv, asked, nil
+	return srv, requested, nil
 }
 
 // URL returns the address for clients of the server.
@@ -76,8 +76,9 @@ func (s *NATSServer) URL() string {
 	return "nats://" + net.JoinHostPort(s.config.Host, fmt.Sprint(s.config.Port))
 }
 
-// Config returns the configuration of the server, with its actual port. Starting a server
-// with it again is a restart. It does not contain a temporary Dir, which Close removes.
+// Config returns the configuration of the server, with its actual port. A server that is started
+// with it continues where this one stopped. It does not contain a temporary Dir, because Close
+// removes that.
 func (s *NATSServer) Config() NATSConfig { return s.config }
 
 // Varz returns the server's own statistics: connections, traffic, errors.

@@ -9,7 +9,8 @@ func normalize(s string) []rune { return []rune(strings.ToLower(separators.Repla
 var separators = strings.NewReplacer("-", "", "_", "", ".", "")
 
 // Distance returns the edit distance of two names. Case, "-", "_" and "." do not count, and two
-// swapped letters are one edit. The names are near if at most a third of the wanted one differs.
+// swapped letters are one edit. The names are near if the edits are at most a third of the
+// letters of the wanted one.
 func Distance(want, have string) (edits int, near bool) {
 	a, b := normalize(want), normalize(have)
 	if len(b)-len(a) > len(a)/3 {
@@ -48,7 +49,8 @@ func Nearest(want string, names []string) (best string) {
 	return best
 }
 
-// Suggestion returns the advice for an unknown name: it names the nearest one, or else all.
+// Suggestion returns the advice for an unknown name. It names the nearest name, or all if none is
+// near.
 func Suggestion(want string, names []string) string {
 	if best := Nearest(want, names); best != "" {
 		return "did you mean " + best + "?"

@@ -18,7 +18,7 @@ type ConnState struct {
 	downtime     time.Duration // how long it was down, without the time since downSince
 	outage       time.Duration // the part of downtime that followed a disconnect and has ended
 	idle         bool          // it counts as up because there is nothing to connect to
-	firstConnect bool          // it was not up since it was idle: the current downtime is no outage
+	firstConnect bool          // it has not been up since it was idle, so the current downtime is not an outage
 	lastError    string        // why it is down, as far as that is known
 	suspension   struct{ from, to time.Time }
 }
@@ -91,7 +91,7 @@ func (c *ConnState) SetConnected(up bool) {
 	c.up.Store(up)
 }
 
-// maxErrorLength is the largest size of lastError in bytes. The text may be the server's own.
+// maxErrorLength is the largest size of lastError in bytes. The text may come from the server.
 const maxErrorLength = 300
 
 // SetError records why the server is not connected. The next change of the connection clears
@@ -115,9 +115,9 @@ func (c *ConnState) LastError() string {
 	return c.lastError
 }
 
-// SetIdle records that there is nothing to connect to (any more). A server that went down
-// before was removed, so its downtime was no outage. The next server is connected for the
-// first time.
+// SetIdle records that there is nothing to connect to, or no longer anything. A server that went
+// down before has been removed, so its downtime was not an outage. The next server is connected
+// for the first time.
 func (c *ConnState) SetIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

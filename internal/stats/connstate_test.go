@@ -23,11 +23,11 @@ func TestConnStateUnusedIsUp(t *testing.T) {
 }
 
 // wantConn checks the counters of a connection.
-func wantConn(t *testing.T, what string, c *ConnState, disconnects uint64, down, lost time.Duration) {
+func wantConn(t *testing.T, what string, c *ConnState, disconnects uint64, down, outage time.Duration) {
 	t.Helper()
 	testutil.Equal(t, what+": disconnects", c.Disconnects(), disconnects)
 	testutil.Equal(t, what+": downtime", c.Downtime(), down)
-	testutil.Equal(t, what+": outage", c.Outage(), lost)
+	testutil.Equal(t, what+": outage", c.Outage(), outage)
 }
 
 func TestConnStateCountsDisconnectsAndDowntime(t *testing.T) {
@@ -85,9 +85,8 @@ func TestConnStateUpBeforeFirstUse(t *testing.T) {
 	})
 }
 
-// suspended is how long the process is suspended in the following tests. The server
-// disconnects the client meanwhile, which the client notices when it continues, and then
-// reconnects at once.
+// suspended is how long the process is suspended in the following tests. Meanwhile the server
+// disconnects the client. The client notices this when it continues, and reconnects immediately.
 const suspended = 20 * time.Second
 
 // connected returns Stats that have been connected to NATS for a minute.

@@ -39,7 +39,7 @@ var (
 )
 
 // NewHistogram returns an empty histogram with these upper bounds. The caller must not change
-// them any more.
+// them afterwards.
 func NewHistogram(bounds []float64) Histogram {
 	return Histogram{Bounds: bounds, Counts: make([]uint64, len(bounds))}
 }

@@ -22,7 +22,7 @@ type Stats struct {
 	WasLeader         TimedFlag     // this process was the leader, and no other process has been since
 	Ready             atomic.Bool   // the program has data to show
 	ForeignEvents     atomic.Uint64 // hit-rate events and request traces of workers that are not watched
-	SlowScrapesCut    atomic.Uint64 // scrapes closed because their clients did not read while others waited
+	SlowScrapesCut    atomic.Uint64 // scrapes whose connection was closed because the client did not read while others waited
 	MissedEvents      atomic.Uint64 // events that were not received, by the gaps in their publishers' sequence numbers
 	PublishersUp      atomic.Int64  // connected ZMQ publishers
 	Publishers        atomic.Int64  // known ZMQ publishers
@@ -32,7 +32,7 @@ type Stats struct {
 	LastPush          atomic.Int64 // time of the last successful push in Unix nanoseconds; 0 before the first
 
 	// LogDropped returns the number of lines that are missing in the program's log, because
-	// they could not be written, or not fast enough. It is nil if they are not counted. It must
+	// they could not be written, or not fast enough. It is nil if nothing counts them. It must
 	// be set before the first use of the Fleet.
 	LogDropped func() uint64
 
@@ -146,8 +146,8 @@ func (s *Stats) CountScrapeFailure(why ScrapeFailure) {
 // ScrapeFailures returns the number of scrapes that failed for a reason.
 func (s *Stats) ScrapeFailures(why ScrapeFailure) uint64 { return s.scrapeFailures[why].Load() }
 
-// RecordLag records the time between sending and receiving an event, by the clocks of its
-// publisher and this host. If the publisher's clock is ahead, the time is 0.
+// RecordLag records the time between sending and receiving an event, by the clocks of the
+// publisher and of this host. A negative time, from a publisher whose clock is ahead, counts as 0.
 func (s *Stats) RecordLag(lag time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// TimedFlag is a flag that is set without limit or for some time. It expires by itself, so
-// that a process that was suspended meanwhile does not continue with an outdated flag. The
-// zero TimedFlag is not set.
+// TimedFlag is a flag that is set for ever or for some time. It expires without a timer, so that
+// a process that was suspended does not continue with an outdated flag. The zero TimedFlag is not
+// set.
 type TimedFlag struct{ until atomic.Int64 } // nanoseconds since epoch; 0 if not set
 
 const forever = math.MaxInt64
@@ -17,7 +17,7 @@ const forever = math.MaxInt64
 // epoch is earlier than every time in a TimedFlag. It has a monotonic clock reading.
 var epoch = time.Now().Add(-time.Hour)
 
-// Store sets the flag without limit, or clears it.
+// Store sets the flag for ever, or clears it.
 func (f *TimedFlag) Store(holds bool) {
 	if holds {
 		f.until.Store(forever)
@@ -31,7 +31,7 @@ func (f *TimedFlag) StoreFor(d time.Duration, from time.Time) {
 	f.until.Store(int64(from.Add(d).Sub(epoch)))
 }
 
-// ExpireIn limits a flag that is set without limit to the given time from now.
+// ExpireIn makes a flag that is set for ever expire after this time. It does not change others.
 func (f *TimedFlag) ExpireIn(in time.Duration) {
 	f.until.CompareAndSwap(forever, int64(time.Since(epoch)+in))
 }

@@ -28,10 +28,10 @@ func Request(t testing.TB, h http.Handler, method, path string, header ...string
 	return w
 }
 
-// Families decodes the metric families of an answer, in their order.
-func Families(t testing.TB, page io.Reader, format expfmt.Format) []*dto.MetricFamily {
+// Families decodes the metric families in the body of a response, in their order.
+func Families(t testing.TB, body io.Reader, format expfmt.Format) []*dto.MetricFamily {
 	t.Helper()
-	d := expfmt.NewDecoder(page, format)
+	d := expfmt.NewDecoder(body, format)
 	var all []*dto.MetricFamily
 	for {
 		var family dto.MetricFamily

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// Log collects what a program logs. It can be read at the same time.
+// Log collects what a program logs. Tests may read it while the program is running.
 type Log struct {
 	mu   sync.Mutex
 	text strings.Builder

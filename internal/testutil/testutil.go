@@ -1,6 +1,6 @@
-// Package testutil is what tests of several packages need: comparisons, golden files, captured
-// bytes, conditions to wait for, logs, and certificates. It starts no server, so that a test that
-// needs none does not link one; devstacktest starts NATS and etcd.
+// Package testutil has what the tests of several packages need: comparisons, golden files,
+// captured bytes, conditions to wait for, logs, and certificates. It starts no server, so that
+// tests that need none do not link one. Package devstacktest starts NATS and etcd.
 package testutil
 
 import (
@@ -64,8 +64,8 @@ func ReadFile(t testing.TB, name ...string) []byte {
 	return b
 }
 
-// Captured returns the bytes that a Dynamo process sent, as internal/wire/testdata has them: a
-// file below a release, without the newline at its end.
+// Captured returns bytes that a Dynamo process sent. They are in a file of a release in
+// internal/wire/testdata, and are returned without the newline at its end.
 func Captured(t testing.TB, name ...string) []byte {
 	t.Helper()
 	b, err := testdata.Captures.ReadFile(path.Join(name...))
@@ -75,7 +75,7 @@ func Captured(t testing.TB, name ...string) []byte {
 	return []byte(strings.TrimSuffix(string(b), "\n"))
 }
 
-// CapturedJSON returns such a file, decoded.
+// CapturedJSON decodes the JSON in such a file.
 func CapturedJSON[T any](t testing.TB, name ...string) (v T) {
 	t.Helper()
 	if err := json.Unmarshal(Captured(t, name...), &v); err != nil {

@@ -22,6 +22,6 @@ func Until(t testing.TB, check func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still after %v: %v", WaitTimeout, err)
 		}
-		time.Sleep(pause) // ever longer, because most checks request everything that a program serves
+		time.Sleep(pause) // the pauses grow, because most checks request everything that a program serves
 	}
 }

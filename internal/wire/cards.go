@@ -41,7 +41,7 @@ func ParseCard(value []byte) (fleet.Card, error) {
 			MaxSeqs *uint64 `json:"max_num_seqs"`
 			Ranks   *uint64 `json:"data_parallel_size"`
 		} `json:"runtime_config"`
-		Info json.RawMessage `json:"model_info"` // decoded later: a fault in it must not cost the card
+		Info json.RawMessage `json:"model_info"` // decoded later, because the card is valid even if this is not
 	}
 	var v struct {
 		Type string

@@ -329,7 +329,7 @@ func FuzzParseCardKey(f *testing.F) {
 			t.Errorf("ParseCardKey(%q) = %+v, %v, want %+v, %v", key, got, ok, want, valid)
 		}
 		if adapter := key + "/beef"; valid && !IsIgnoredKey(namespace, adapter) {
-			t.Errorf("Ignored(%q) is false", adapter)
+			t.Errorf("IsIgnoredKey(%q) is false", adapter)
 		}
 	})
 }

@@ -8,8 +8,8 @@ import "strings"
 var FileBuckets = [...]string{"v1/instances", "v1/mdc", "v1/event_channels"}
 
 // FileName returns the directory and the name of a key's file in file discovery. The
-// directory is the first two parts of the key. The name is the rest, with every byte
-// percent-encoded that is no letter or digit, even if the key was percent-encoded already.
+// directory is the first two parts of the key. The name is the rest. In it every byte except
+// letters and digits is percent-encoded, even if the key was percent-encoded already.
 func FileName(key string) (bucket, name string) {
 	first, rest, _ := strings.Cut(key, "/")
 	second, rest, _ := strings.Cut(rest, "/")

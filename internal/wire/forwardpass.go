@@ -51,7 +51,7 @@ var errPassVersion = errors.New("not of version 1")
 
 // ParseForwardPass decodes the payload of an event of TopicForwardPass (1.1 to 1.6). An
 // engine that does not know its worker's id sends an empty id, or the name with which it
-// was started. That is no error, but HasWorkerID is false.
+// was started. That is not an error, but HasWorkerID is false.
 func ParseForwardPass(payload []byte) (ForwardPass, error) {
 	const (
 		version = 1 << iota

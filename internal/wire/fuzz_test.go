@@ -37,7 +37,7 @@ func FuzzParseStatsReply(f *testing.F) {
 				data = []byte("null")
 			}
 			if !json.Valid(data) {
-				t.Errorf("the data of endpoint %q is %q, which is no JSON", e.Subject, data)
+				t.Errorf("the data of endpoint %q is %q, which is not JSON", e.Subject, data)
 			}
 			reply.Endpoints[i].Data = data
 			fmt.Fprintf(&rewritten, `{"subject":%s,"data":%s}`, quoted(e.Subject), data)
@@ -238,7 +238,7 @@ func checkValueFitsKey(t *testing.T, l Layout, namespace string, in fleet.Instan
 	t.Helper()
 	err := checkValue(l, namespace, in, value)
 	if (err == nil || errors.Is(err, ErrMismatch)) && !json.Valid(value) {
-		t.Errorf("layout %d: ParseValue = %v of %q, which is no JSON", l, err, value)
+		t.Errorf("layout %d: ParseValue = %v of %q, which is not JSON", l, err, value)
 	}
 	if err != nil {
 		return

@@ -198,7 +198,7 @@ func TestParseHitRateMsgpackRejectsInvalid(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if hit, err := ParseHitRateMsgpack(payload); err == nil || hit != (HitRate{}) {
-				t.Errorf("ParseHitRatePack = %+v, %v, want an error and nothing else", hit, err)
+				t.Errorf("ParseHitRateMsgpack = %+v, %v, want an error and nothing else", hit, err)
 			}
 		})
 	}

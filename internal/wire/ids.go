@@ -46,7 +46,7 @@ type valueID string
 
 func (v *valueID) UnmarshalJSON(b []byte) error {
 	if !bytes.Equal(b, []byte("null")) && (len(b) == 0 || b[0] < '0' || b[0] > '9') {
-		return fmt.Errorf("an id that is no number of 0 or more: %.40q", b)
+		return fmt.Errorf("an id that is not a number of 0 or more: %.40q", b)
 	}
 	*v = valueID(b)
 	return nil

@@ -12,8 +12,8 @@ import (
 // jsonScanner is JSON that is read in one pass and without an allocation. Its methods take
 // the position of a value and return the position after it. They accept the JSON that
 // releases send, and other JSON only if encoding/json certainly reads it in the same way.
-// At anything else they fail: the position is then beyond the end, where every further
-// method fails, too. The caller then leaves the whole input to encoding/json.
+// Otherwise they fail: they return a position beyond the end, where all further methods fail,
+// too. In that case the caller decodes the whole input with encoding/json.
 type jsonScanner []byte
 
 // fail returns the position beyond the end that stands for a failure.
@@ -22,7 +22,7 @@ func (s jsonScanner) fail() int { return len(s) + 1 }
 // at reports whether the byte at i is c.
 func (s jsonScanner) at(i int, c byte) bool { return uint(i) < uint(len(s)) && s[i] == c }
 
-// skipSpace returns the first position from i on that is no white space.
+// skipSpace returns the first position from i on that is not white space.
 func (s jsonScanner) skipSpace(i int) int {
 	const white = 1<<' ' | 1<<'\t' | 1<<'\n' | 1<<'\r'
 	for uint(i) < uint(len(s)) && s[i] <= ' ' && 1<<s[i]&white != 0 {

@@ -85,7 +85,7 @@ func TestStatsDecoderScansCaptures(t *testing.T) {
 		t.Run(file, func(t *testing.T) {
 			b := testutil.Captured(t, file)
 			if _, _, ok := d.scan(b); !ok {
-				t.Error("the scanner does not read it")
+				t.Error("the scanner does not read the reply")
 			}
 			checkReply(t, &d, b)
 			for n := range b {
@@ -168,7 +168,7 @@ func TestJSONScannerLeavesAmbiguousJSON(t *testing.T) {
 			f := loadFields{Load: new(fleet.Load), lastKey: -1}
 			s := jsonScanner(c.data)
 			if sure := s.atEnd(f.scan(s, s.skipSpace(0))) && *f.Load != (fleet.Load{}); sure != c.sure {
-				t.Errorf("the scanner reads it: %v, want %v", sure, c.sure)
+				t.Errorf("the scanner reads the load: %v, want %v", sure, c.sure)
 			}
 			checkReply(t, new(StatsDecoder), []byte(head+c.data+"}]}"))
 			checkLoadEvent(t, []byte(`{"worker_id":1,"data":`+c.data+"}"))
@@ -353,7 +353,7 @@ func TestJSONScannerSkipPlainStopsAtSpecialByte(t *testing.T) {
 					want = len(b)
 				}
 				if got := jsonScanner(b).skipPlain(0); got != want {
-					t.Fatalf("plain of %q = %d, want %d", b, got, want)
+					t.Fatalf("skipPlain of %q = %d, want %d", b, got, want)
 				}
 			}
 		}

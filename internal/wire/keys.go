@@ -92,7 +92,7 @@ func LeaderKey(namespace string) string {
 }
 
 // ParseKey returns the endpoint and worker that a key below l.Prefix(namespace) names. It
-// reports false for keys that register no endpoint.
+// reports false for keys that do not register an endpoint.
 func (l Layout) ParseKey(namespace, key string) (fleet.Instance, bool) {
 	rest, ok := strings.CutPrefix(key, l.Prefix(namespace))
 	if !ok {
@@ -133,7 +133,7 @@ func IsIgnoredKey(namespace, key string) bool {
 var ErrMismatch = errors.New("value does not fit its key")
 
 // ErrUnknownKind reports that a value of the registry is of a kind that is not known here,
-// such as VeloPeer, MetricsEndpoint or EventSource. Such a value is no fault.
+// such as VeloPeer, MetricsEndpoint or EventSource. Such a value is not a fault.
 var ErrUnknownKind = errors.New("value of a kind that is not known")
 
 // typeEndpoint is the type of a value of LayoutV1, from 0.8 on.

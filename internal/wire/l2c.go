@@ -25,8 +25,8 @@ type l2cEndpoint struct {
 	Data    l2cLoad `json:"data"`
 }
 
-// L2C encodes the original's l2c event for one endpoint, in its later form. The event has
-// the workers' loads and the spread of their blocks in use.
+// L2C encodes the original's l2c event for one endpoint, as its last releases published it. The
+// event has the workers' loads, and the mean and standard deviation of their blocks in use.
 func L2C(workers []*fleet.WorkerState, load fleet.Spread) ([]byte, error) {
 	event := struct {
 		Endpoints map[string]l2cEndpoint `json:"endpoints"`

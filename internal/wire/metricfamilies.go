@@ -11,7 +11,7 @@ const (
 	waitingRequests                  // requests in the engine's queue
 	inflightRequests                 // requests that the endpoint's handler has taken
 	usedBlocks                       // KV cache blocks in use
-	totalBlocks                      // KV cache blocks there are
+	totalBlocks                      // KV cache blocks in total
 	cacheUsage                       // fraction of the KV cache in use
 	cacheHitRate                     // fraction of the lookups in the prefix cache that hit
 	prefixLookups                    // tokens looked up in the prefix cache since the engine started
@@ -51,7 +51,7 @@ var metricFamilies = [...]metricFamily{
 	{"sglang_num_queue_reqs", waitingRequests},
 	{"sglang_token_usage", cacheUsage},
 	{"sglang_cache_hit_rate", cacheHitRate},
-	// SGLang with disaggregation only. The second name is the first one's until 2025.
+	// SGLang with disaggregation only. The second name is what the first one was until 2025.
 	{"sglang_num_prefill_bootstrap_queue_reqs", bootstrapQueue},
 	{"sglang_num_prefill_prealloc_queue_reqs", bootstrapQueue},
 	{"sglang_num_prefill_inflight_queue_reqs", prefillInflightQueue},

@@ -125,8 +125,8 @@ func shardNumber(s string) int {
 	return int(n)
 }
 
-// otherLabels returns the labels that parseLabels does not read, as one string. Samples of
-// one counter may differ in these alone: Python's client library adds a pid per process.
+// otherLabels returns the labels that parseLabels does not read, as one string. Samples of one
+// counter may differ in these labels only, because Python's client library adds a pid per process.
 func otherLabels(m *dto.Metric) string {
 	var others []string
 	for _, l := range m.Label {
@@ -172,8 +172,7 @@ func (r *rankValues) add(family int, shard engineShard, m *dto.Metric) bool {
 	return true
 }
 
-// addCounter adds one of a counter's samples. The same sample may come twice, and is
-// counted once.
+// addCounter adds one of a counter's samples. A sample that appears twice is counted once.
 func (m *measurement) addCounter(labels string, v float64) {
 	if m.counts == nil {
 		m.counts = make(map[string]float64)

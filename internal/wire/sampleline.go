@@ -34,7 +34,7 @@ func trimAfterValue(line []byte) ([]byte, error) {
 	rest := line[at+end:]
 	rest, exemplar, has := bytes.Cut(rest, []byte("#"))
 	if has && !bytes.HasPrefix(bytes.TrimLeft(exemplar, blanks), []byte("{")) {
-		return nil, errors.New("the text after # is no exemplar")
+		return nil, errors.New("the text after # is not an exemplar")
 	}
 	if timestamp := bytes.Trim(rest, blanks); len(timestamp) > 0 {
 		if _, err := strconv.ParseFloat(string(timestamp), 64); err != nil {

@@ -195,7 +195,7 @@ func TestParseStatsReplyRejectsInvalid(t *testing.T) {
 		"a number for a name":        `{"type":"io.nats.micro.v1.stats_response","name":5,"id":"x","endpoints":[]}`,
 		"a number for a subject":     `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":[{"subject":5}]}`,
 		"an object for endpoints":    `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":{}}`,
-		"data that is no JSON":       `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":[{"subject":"svc.e","data":NaN}]}`,
+		"data that is not JSON":      `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":[{"subject":"svc.e","data":NaN}]}`,
 		"trailing bytes":             `{"type":"io.nats.micro.v1.stats_response","name":"svc","id":"x","endpoints":[]}x`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -320,8 +320,8 @@ func TestParseLoadRejectsInvalid(t *testing.T) {
 		"an array for a part":          `{"worker_stats":{"request_active_slots":3},"kv_stats":[]}`,
 		"a string for a fraction":      `{"kv_active_blocks":3,"gpu_cache_usage_perc":"NaN"}`,
 		"a fraction beyond float64":    `{"kv_active_blocks":3,"gpu_cache_usage_perc":1e400}`,
-		"NaN, which is no JSON":        `{"kv_active_blocks":3,"gpu_cache_usage_perc":NaN}`,
-		"infinity, which is no JSON":   `{"kv_active_blocks":3,"gpu_cache_usage_perc":Infinity}`,
+		"NaN, which is not JSON":       `{"kv_active_blocks":3,"gpu_cache_usage_perc":NaN}`,
+		"infinity, which is not JSON":  `{"kv_active_blocks":3,"gpu_cache_usage_perc":Infinity}`,
 		"a string":                     `"load"`,
 		"a number":                     `5`,
 		"an array":                     `[{"kv_active_blocks":3}]`,

@@ -16,7 +16,7 @@ import (
 
 const (
 	maxLine    = 32 << 10  // bytes of a sample's line
-	maxSamples = 512 << 10 // bytes of all samples that are read: more than any engine has
+	maxSamples = 512 << 10 // bytes of all samples that are read: more than those of any engine
 )
 
 // ErrTooManySamples reports that a worker's metrics have more samples than a worker can
@@ -48,10 +48,10 @@ type WorkerMetricsReader struct {
 }
 
 // Read reads the response to one scrape, and returns the metrics of each rank at each
-// endpoint, sorted. A response is long, and joined from several registries, so that headers
-// may come twice. The parser gets only the samples of metricFamilies, without headers and
-// so untyped. Read skips and counts malformed samples; if all are malformed it returns
-// ErrWorkerMetrics.
+// endpoint, sorted. A response is long, and joined from several registries, so that the headers
+// of a family (HELP, TYPE) may appear twice. Therefore the parser gets only the samples of
+// metricFamilies, without headers, and does not know their types. Read skips and counts
+// malformed samples. If all are malformed, it returns ErrWorkerMetrics.
 func (r *WorkerMetricsReader) Read(response io.Reader) ([]WorkerMetrics, error) {
 	if r.lines == nil {
 		r.lines = bufio.NewReaderSize(nil, maxLine)
@@ -84,7 +84,8 @@ func (r *WorkerMetricsReader) countFault(err error) {
 	}
 }
 
-// parseSamples parses all samples at once, and if one of them is malformed, each alone.
+// parseSamples parses all samples together. If one of them is malformed, it parses each sample
+// alone.
 func (r *WorkerMetricsReader) parseSamples() map[string]*dto.MetricFamily {
 	families, err := r.parser.TextToMetricFamilies(bytes.NewReader(r.samples.Bytes()))
 	if err == nil {

@@ -10,9 +10,9 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// LargeEtcd starts an etcd that takes requests of so many bytes, and a client that sends them.
-// The etcd gives a request up after 5 s and twice election, and takes up to twice election to
-// start.
+// LargeEtcd starts an etcd that accepts requests of this many bytes, and a client that can send
+// them. The etcd gives up a request after 5 s plus twice the time in election, and takes up to
+// twice that time to start.
 func LargeEtcd(t testing.TB, bytes int, election time.Duration) (*Stack, *clientv3.Client) {
 	t.Helper()
 	s, err := devstack.Etcd(devstack.EtcdConfig{Dir: t.TempDir(), Tune: func(c *embed.Config) {

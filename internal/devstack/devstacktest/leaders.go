@@ -14,19 +14,19 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// WaitLeads waits until the program acts as the leader, or does not.
+// WaitLeads waits until the program acts as the leader, or, if want is false, until it does not.
 func WaitLeads(t testing.TB, program *stats.Stats, want bool) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		if got := program.ActsAsLeader.Load(); got != want {
-			return fmt.Errorf("it acts as the leader: %v, want %v", got, want)
+			return fmt.Errorf("the program acts as the leader: %v, want %v", got, want)
 		}
 		return nil
 	})
 }
 
-// WaitOneLeads waits until one of two programs leads, and the other knows that. It returns the
-// leader's index.
+// WaitOneLeads waits until one of two programs acts as the leader, and the other one knows that.
+// It returns the index of the leader, 0 for a and 1 for b.
 func WaitOneLeads(t testing.TB, a, b *stats.Stats) (leader int) {
 	t.Helper()
 	testutil.Until(t, func() error {
@@ -70,8 +70,8 @@ func WatchLeaders(t testing.TB, programs ...*stats.Stats) (order func() []int) {
 	return func() []int { mu.Lock(); defer mu.Unlock(); return slices.Clone(all) }
 }
 
-// leadersOf returns the indexes of the programs that act as the leader. It looks at all of them
-// twice, since between two reads one may have handed over to the other.
+// leadersOf returns the indexes of the programs that act as the leader. It reads all flags twice,
+// because between two reads one program may have handed over to another.
 func leadersOf(programs []*stats.Stats) (now []int) {
 	for range 2 {
 		before := now

@@ -44,7 +44,7 @@ func Start(t testing.TB) *Stack {
 	return s
 }
 
-// StopNATS stops the NATS server until StartNATS. Its port is not reserved meanwhile.
+// StopNATS stops the NATS server until StartNATS. Nothing reserves its port in between.
 func (s *Stack) StopNATS() {
 	if !s.natsDown {
 		s.NATS.Close()
