@@ -40,9 +40,9 @@ type environment struct {
 	client  *clientv3.Client
 }
 
-// newEnvironment builds the programs and starts the servers. NATS is a process of its own,
-// so that its CPU time is not counted with ours. etcd runs in this process, because it has
-// next to nothing to do.
+// newEnvironment builds the programs and starts the servers. NATS is a separate process, so that
+// its CPU time is not counted with ours. etcd runs in this process, because it has almost nothing
+// to do.
 func newEnvironment(ctx context.Context, o options) (s *environment, err error) {
 	s = &environment{options: o, table: table{quick: o.quick}}
 	defer func() {
@@ -158,7 +158,7 @@ func (s *environment) startMetrics(ctx context.Context, namespace string, args .
 func (m *instance) waitUntilReady(ctx context.Context) error {
 	err := until(ctx, time.Millisecond, func() error {
 		if m.hasEnded() {
-			return nil // waiting has no point any more
+			return nil // waiting longer is pointless
 		}
 		_, err := m.get(ctx, "/-/ready?strict=true")
 		return err
@@ -175,8 +175,8 @@ func (m *instance) waitUntilReady(ctx context.Context) error {
 
 var errEnded = errors.New("it has ended")
 
-// failure returns why the instance can do no more: it has ended, or one of its goroutines
-// has panicked. It returns nil while the instance runs.
+// failure returns the error that the instance has ended, or that one of its goroutines has
+// panicked. It returns nil while the instance runs.
 func (m *instance) failure() error {
 	switch messages := m.panicLine(); {
 	case messages != "":
@@ -200,7 +200,7 @@ func (m *instance) get(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer answer.Body.Close()
-	b := bytes.NewBuffer(make([]byte, 0, m.largestBody.Load()+bytes.MinRead)) // growing the buffer step by step would leave much garbage
+	b := bytes.NewBuffer(make([]byte, 0, m.largestBody.Load()+bytes.MinRead)) // growing the buffer step by step would make much garbage
 	_, err = b.ReadFrom(answer.Body)
 	m.largestBody.Store(max(m.largestBody.Load(), int64(b.Len())))
 	if err == nil && answer.StatusCode != http.StatusOK {

@@ -39,8 +39,8 @@ func (l *expectation) recordForged(n int) {
 	l.attributed += free
 }
 
-// recordHit expects a hit of a registered worker. When that worker leaves, its counters and
-// its id stay.
+// recordHit expects a hit of a registered worker. After that worker has left, the metrics still
+// show its counters of hits, and so its id.
 func (l *expectation) recordHit(id, blocks uint64) {
 	l.events++
 	l.attributed++
@@ -49,9 +49,9 @@ func (l *expectation) recordHit(id, blocks uint64) {
 	}
 }
 
-// recordMadeUpLoads expects n loads, each of another made-up endpoint. Each worker that
-// publishes them may have one load that waits for its registration there. The others are
-// rejected.
+// recordMadeUpLoads expects n loads, each of a different made-up endpoint. For each worker that
+// publishes them, the program keeps one load until the worker registers there. It rejects the
+// others.
 func (l *expectation) recordMadeUpLoads(n int) {
 	if l.rejectedLoads == 0 {
 		n -= soakMadeUpBy
@@ -62,8 +62,8 @@ func (l *expectation) recordMadeUpLoads(n int) {
 // recordMadeUpReplies expects n poll replies of made-up endpoints.
 func (l *expectation) recordMadeUpReplies(n int) { l.rejectedReplies += n }
 
-// removeWorkers expects n workers without hits to leave, each from another endpoint. The
-// program remembers these endpoints up to a limit.
+// removeWorkers expects n workers without hits to leave, each from its own endpoint. The program
+// remembers these endpoints up to a limit.
 func (l *expectation) removeWorkers(n int) {
 	const most = 1024
 	l.tracked -= n
@@ -84,7 +84,7 @@ func workersSeries(state string) string {
 }
 
 // check returns an error unless the samples match the expectation, with this number of
-// registered workers. Of all others, only counters of hits may be left.
+// registered workers. Of all other workers, only counters of hits may be left.
 func (l *expectation) check(v summary, registered int) error {
 	for series, want := range map[string]int{
 		fmt.Sprintf("dynamo_metrics_messages_total{kind=%q}", stats.HitRate): l.events,

@@ -13,9 +13,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// fakeWorkers are many workers of 0.5.1 that cost next to nothing: one lease holds the keys
-// of all, and one subscription answers polls for all, with replies that are encoded in
-// advance.
+// fakeWorkers are many workers of 0.5.1 that cost almost nothing. One lease holds the keys of
+// all, and one subscription answers polls for all, with replies that are encoded in advance.
 type fakeWorkers struct {
 	namespace    string
 	first        int // the number of the first worker
@@ -26,7 +25,7 @@ type fakeWorkers struct {
 	lease        clientv3.LeaseID
 	stop         context.CancelFunc
 	renewal      sync.WaitGroup
-	leaseLost    chan struct{} // closed when etcd does not renew the lease any more
+	leaseLost    chan struct{} // closed when etcd no longer renews the lease
 }
 
 const (
@@ -141,14 +140,14 @@ func (c *fakeWorkers) stopAnswering() {
 	}
 }
 
-// leave ends the workers, deregisters them, and waits for both.
+// leave ends the workers and deregisters them. It returns when both are done.
 func (c *fakeWorkers) leave() {
 	c.stopAnswering()
 	c.stop()
 	c.renewal.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	c.client.Revoke(ctx, c.lease) // otherwise the lease expires by itself
+	c.client.Revoke(ctx, c.lease) // if this fails, the lease expires later
 }
 
 // statsReply is the reply of worker n, in the captured form of 0.5.1.

@@ -19,8 +19,8 @@ import (
 )
 
 // measureFreshness measures the time from a change of a worker's load until /metrics shows
-// it, with one scrape after another. The workers run in a process of their own, because
-// otherwise scraping would wait for them.
+// it, with one scrape after another. The workers run in a separate process, because otherwise
+// the scrapes would wait for them.
 func (s *environment) measureFreshness(ctx context.Context) error {
 	for _, f := range []freshness{
 		{name: "polled (0.5.1), --poll-interval 0.1", release: polledRelease, plane: mock.NATS, target: 150 * time.Millisecond},
@@ -72,7 +72,7 @@ func (s *environment) measureFreshnessOf(ctx context.Context, f freshness) error
 	slices.SortFunc(all[:], func(a, b lags) int { return cmp.Compare(a.quantile(0.99), b.quantile(0.99)) })
 	best := all[0] // other processes on the machine can only increase the lag
 	s.table.add(row{
-		measure: fmt.Sprintf("from a change of a load until /metrics shows it, 1,000 workers, %s, %d rounds of %s changes: the best round's p99 (its p50 and most; p99 of the worst round)",
+		measure: fmt.Sprintf("from a change of a load until /metrics shows it, 1,000 workers, %s, %d rounds of %s changes: the best round's p99 (its p50 and max; p99 of the worst round)",
 			f.name, rounds, count(len(best))),
 		ours:   fmt.Sprintf("%s (%s, %s; %s)", milliseconds(best.quantile(0.99)), milliseconds(best.quantile(0.5)), milliseconds(best.quantile(1)), milliseconds(all[rounds-1].quantile(0.99))),
 		target: fmt.Sprintf("≤ %.0f ms", f.target.Seconds()*1e3), met: best.quantile(0.99) <= f.target,
@@ -135,7 +135,7 @@ func (s *environment) sampleLags(ctx context.Context, m *instance) (lags, error)
 			}
 			seen[string(series)] = changed
 		})
-		backoff.Wait(ctx, 2*time.Millisecond) // leaves CPU time to the other processes
+		backoff.Wait(ctx, 2*time.Millisecond) // so that the other processes get CPU time
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("no load has changed")
@@ -175,7 +175,7 @@ func (s subprocess) runChangingWorkers(ctx context.Context) error {
 		Namespace: s.namespace, Component: component, Endpoint: "generate", Workers: s.workers, Release: s.release, EventPlane: s.plane, Log: quiet,
 		Load: func(n int) fleet.Load {
 			if !polled && rand.IntN(20) == 0 {
-				change(n) // a change is published at once
+				change(n) // a change is published immediately
 			}
 			// The workers have no requests, because they would report forward passes, too.
 			return fleet.Load{KVActive: fleet.Some(uint64(changed[n].Load())), KVTotal: fleet.Some[uint64](1 << 60)}

@@ -39,8 +39,8 @@ const (
 	fuzzMaxWorkers = 500 // --max-workers
 )
 
-// fuzzer sends messages that are almost valid, over every channel into the program. The
-// program may make anything of them, as long as the control worker's values are right, the
+// fuzzer sends messages that are almost valid, over every channel into the program. It does not
+// matter what the program reads from them, as long as the control worker's values are right, the
 // program keeps running, and every message is counted.
 type fuzzer struct {
 	*environment
@@ -51,7 +51,7 @@ type fuzzer struct {
 	seeds map[stats.Kind][][]byte
 
 	control  *controlWorker
-	pages    *pageFuzzer
+	metrics  *metricsFuzzer
 	registry *registryFuzzer
 	zmq      *zmqPublishers
 	sent     map[stats.Kind]int
@@ -61,14 +61,14 @@ type fuzzer struct {
 }
 
 // The streams of random numbers in a round. There is one for each channel, so that a change
-// to one channel leaves the messages of the others as they are.
+// to one channel does not change the messages of the others.
 const (
 	eventStream = iota
 	replyStream
 	keyStream
 	frameStream
 	malformedStream
-	pageStream
+	metricsStream
 	numStreams
 )
 
@@ -95,14 +95,14 @@ func (s *environment) fuzz(ctx context.Context, length time.Duration, seed uint6
 		return err
 	}
 	defer f.zmq.close()
-	if f.pages, err = newPageFuzzer(ctx, s, f.newRand(pageStream)); err != nil {
+	if f.metrics, err = newMetricsFuzzer(ctx, s, f.newRand(metricsStream)); err != nil {
 		return err
 	}
-	defer f.pages.close()
+	defer f.metrics.close()
 	f.registry = newRegistryFuzzer(s.client, f.zmq)
 	if f.m, err = s.startMetrics(ctx, garbage.Namespace, "--component", garbage.Endpoint.Component,
 		"--poll-interval", "0.1", "--max-workers", strconv.Itoa(fuzzMaxWorkers),
-		"--scrape-workers", "on", "--scrape-interval", "1", "--worker-metrics-url", f.pages.template()); err != nil {
+		"--scrape-workers", "on", "--scrape-interval", "1", "--worker-metrics-url", f.metrics.template()); err != nil {
 		return err
 	}
 	defer f.m.terminate()
@@ -111,7 +111,7 @@ func (s *environment) fuzz(ctx context.Context, length time.Duration, seed uint6
 
 func (f *fuzzer) run(ctx context.Context, length time.Duration) error {
 	f.sent[stats.InstanceKeys] += 2 // the control worker, and the worker with its own metrics
-	if err := f.announcePublishers(ctx); err != nil {
+	if err := f.registerPublishers(ctx); err != nil {
 		return err
 	}
 	for f.begin = time.Now(); time.Since(f.begin) < length; f.round++ {
@@ -131,16 +131,16 @@ func (f *fuzzer) run(ctx context.Context, length time.Duration) error {
 		return err
 	}
 	f.m.terminate()
-	if messages := f.m.panicLine(); messages != "" || !f.m.cmd.ProcessState.Success() {
-		return fmt.Errorf("the program ends with %v: %s", f.m.cmd.ProcessState, messages)
+	if line := f.m.panicLine(); line != "" || !f.m.cmd.ProcessState.Success() {
+		return fmt.Errorf("the program ended with %v: %s", f.m.cmd.ProcessState, line)
 	}
 	f.report(summarize(p), peak)
 	return nil
 }
 
-// announcePublishers registers the valid ZeroMQ publishers and waits until the program has
+// registerPublishers registers the valid ZeroMQ publishers and waits until the program has
 // connected to them.
-func (f *fuzzer) announcePublishers(ctx context.Context) error {
+func (f *fuzzer) registerPublishers(ctx context.Context) error {
 	for _, e := range f.zmq.validChannels() {
 		if err := f.registry.put(ctx, e, f.sent); err != nil {
 			return err
@@ -154,7 +154,7 @@ func (f *fuzzer) announcePublishers(ctx context.Context) error {
 // at most once a second.
 func (f *fuzzer) waitForScrapes(ctx context.Context) error {
 	err := until(ctx, 10*time.Millisecond, func() error {
-		if n := f.pages.served.Load(); n < 2 && f.m.failure() == nil {
+		if n := f.metrics.served.Load(); n < 2 && f.m.failure() == nil {
 			return fmt.Errorf("the worker's metrics were scraped %d times", n)
 		}
 		return nil
@@ -188,7 +188,7 @@ func (f *fuzzer) runRound(ctx context.Context) error {
 }
 
 // sendMadeUpNames publishes loads and forward passes of made-up endpoints, all with the
-// same worker id, and registers some endpoints. It returns poll replies for others.
+// same worker id, and registers some other endpoints. It returns poll replies for the first ones.
 func (f *fuzzer) sendMadeUpNames(ctx context.Context) (answers [][]byte, err error) {
 	for range fuzzMadeUp {
 		f.madeUp++
@@ -205,7 +205,7 @@ func (f *fuzzer) sendMadeUpNames(ctx context.Context) (answers [][]byte, err err
 	f.sent[stats.LoadEvent] += fuzzMadeUp
 	f.sent[stats.ForwardPass] += fuzzMadeUp
 	for n := range fuzzRegistered {
-		in := fleet.Instance{Endpoint: fleet.Endpoint{Component: garbage.Endpoint.Component, Name: fmt.Sprintf("come_%d_%d", f.round, n)}, ID: firstMadeUpID + uint64(n)}
+		in := fleet.Instance{Endpoint: fleet.Endpoint{Component: garbage.Endpoint.Component, Name: fmt.Sprintf("new_%d_%d", f.round, n)}, ID: firstMadeUpID + uint64(n)}
 		for _, e := range []garbage.Entry{garbage.Registration(garbage.Namespace, in), garbage.Card(garbage.Namespace, in)} {
 			if err := f.registry.put(ctx, e, f.sent); err != nil {
 				return nil, err
@@ -231,7 +231,7 @@ func (f *fuzzer) checkMadeUpNames(v summary) error {
 		return fmt.Errorf("%.0f poll replies are rejected, of %d for made-up endpoints", got, f.madeUp)
 	}
 	if f.series = v.lines; f.series > fuzzMaxSeries {
-		return fmt.Errorf("there are %d series, at most %d can be", f.series, fuzzMaxSeries)
+		return fmt.Errorf("there are %d series, more than the possible %d", f.series, fuzzMaxSeries)
 	}
 	return nil
 }
@@ -258,7 +258,7 @@ func (f *fuzzer) sendEvents(rng *rand.Rand) error {
 	return f.nats.FlushTimeout(waitTimeout)
 }
 
-// sendReplies answers the next poll, with these messages as well.
+// sendReplies answers the next poll with these messages and with random ones.
 func (f *fuzzer) sendReplies(ctx context.Context, rng *rand.Rand, all [][]byte) error {
 	for range fuzzReplies {
 		all = append(all, garbage.Mutate(rng, f.seeds[stats.StatsReply]))
@@ -267,14 +267,14 @@ func (f *fuzzer) sendReplies(ctx context.Context, rng *rand.Rand, all [][]byte) 
 	return f.control.sendExtra(ctx, f.m, all)
 }
 
-// waitForCounts waits until the program has counted every message and shows what the
-// control worker has reported, and nothing else of it.
+// waitForCounts waits until the program has counted every message, and shows of the control
+// worker exactly what that has reported.
 func (f *fuzzer) waitForCounts(ctx context.Context) error {
 	err := until(ctx, 10*time.Millisecond, func() error {
 		if f.m.failure() != nil {
 			return nil // waiting has no point any more
 		}
-		answered, read := f.control.answered.Load(), f.pages.served.Load()
+		answered, read := f.control.answered.Load(), f.metrics.served.Load()
 		p, err := f.m.scrape(ctx)
 		if err != nil {
 			return err
@@ -345,6 +345,6 @@ func (f *fuzzer) report(v summary, peak int64) {
 	f.table.add(row{measure: name + "connections to ZeroMQ publishers that send malformed data", ours: count(f.zmq.connections())})
 	most := int64(200e6)
 	f.table.add(row{
-		measure: name + fmt.Sprintf("resident at most, --max-workers %d", fuzzMaxWorkers), ours: megabytes(peak), target: "≤ " + megabytes(most), met: peak <= most, gate: true,
+		measure: name + fmt.Sprintf("peak resident memory, --max-workers %d", fuzzMaxWorkers), ours: megabytes(peak), target: "≤ " + megabytes(most), met: peak <= most, gate: true,
 	})
 }

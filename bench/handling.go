@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"strconv"
@@ -103,10 +104,10 @@ func benchmark(f func(*testing.B)) (testing.BenchmarkResult, error) {
 		return testing.BenchmarkResult{}, err
 	}
 	best := testing.BenchmarkResult{}
-	for range 3 { // the best counts: other processes on the machine can only slow a run down
+	for range 3 { // only the best run counts: other processes on the machine can only slow a run down
 		r := testing.Benchmark(f)
 		if r.N == 0 {
-			return r, fmt.Errorf("a benchmark has failed")
+			return r, errors.New("a benchmark failed")
 		}
 		if best.N == 0 || perRun(r) < perRun(best) {
 			best = r

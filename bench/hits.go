@@ -99,11 +99,11 @@ func (s *environment) measureHits(ctx context.Context) error {
 	return nil
 }
 
-// burst is what became of all events on one side of the comparison.
+// burst counts what happened to all events on one side of the comparison.
 type burst struct {
 	published, counted, dropped int
 	isl, shown                  int     // blocks
-	best                        float64 // events counted in a second, at best: other processes can only slow it down
+	best                        float64 // most events counted in a second: other processes can only slow it down
 }
 
 // runBurst publishes s.events and waits until the instance has accounted for all of them.
@@ -170,7 +170,7 @@ func (s *environment) startBareSubscriber(ctx context.Context, namespace string)
 	return m, m.waitUntilReady(ctx)
 }
 
-// runBareSubscriber is that process.
+// runBareSubscriber is what this process runs.
 func (s subprocess) runBareSubscriber(ctx context.Context) error {
 	nc, err := nats.Connect(s.url, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
@@ -181,7 +181,7 @@ func (s subprocess) runBareSubscriber(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := events.SetPendingLimits(-1, 64<<20); err != nil { // with the default limits it would drop some, which is less work
+	if err := events.SetPendingLimits(-1, 64<<20); err != nil { // with the default limits it would drop events, and so do less work
 		return err
 	}
 	if err := nc.FlushTimeout(waitTimeout); err != nil {
@@ -202,7 +202,7 @@ func (s subprocess) runBareSubscriber(ctx context.Context) error {
 	return nil
 }
 
-// startSubprocess starts one side of a comparison in a process of its own.
+// startSubprocess starts one side of a comparison in a separate process.
 func (s *environment) startSubprocess(ctx context.Context, name string, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {

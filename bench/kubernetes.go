@@ -12,12 +12,12 @@ import (
 
 const (
 	kubeNamespace  = "bench"
-	podsOfOneSlice = 100 // the largest EndpointSlice that Kubernetes makes
+	podsOfOneSlice = 100 // by default, Kubernetes makes no larger EndpointSlice
 )
 
 // measureKubernetes measures how long the program takes to discover a fleet in Kubernetes,
 // its resident memory then, and how long /metrics still shows an EndpointSlice of pods that
-// are not ready any more. The API server is the tests' own. The workers publish nothing.
+// are no longer ready. The API server is that of the tests. The workers publish nothing.
 func (s *environment) measureKubernetes(ctx context.Context) error {
 	for _, n := range s.sizes() {
 		if err := s.measureKubernetesOf(ctx, n); err != nil {
@@ -61,8 +61,8 @@ func (s *environment) measureKubernetesOf(ctx context.Context, workers int) erro
 	gone := time.Since(begin)
 	what := fmt.Sprintf("Kubernetes discovery of %s workers, resources of 6 kB: ", count(workers))
 	s.table.add(row{measure: what + "exec to ready", ours: milliseconds(ready)})
-	s.table.add(row{measure: what + "resident at most", ours: megabytes(peak)})
-	s.table.add(row{measure: what + "a slice of 100 is not ready any more: until /metrics shows it", ours: milliseconds(gone)})
+	s.table.add(row{measure: what + "peak resident memory", ours: megabytes(peak)})
+	s.table.add(row{measure: what + "a slice of 100 is no longer ready: until /metrics shows it", ours: milliseconds(gone)})
 	return nil
 }
 
@@ -71,7 +71,7 @@ func (s *environment) measureKubernetesOf(ctx context.Context, workers int) erro
 // adds.
 func podResource(namespace string, i int) kubetest.Object {
 	name, id := fmt.Sprintf("worker-%d", i), i+1
-	place := fmt.Sprintf("%s/backend/generate/%x", namespace, id)
+	key := fmt.Sprintf("%s/backend/generate/%x", namespace, id)
 	channels := kubetest.Object{}
 	for publisher := range 2 {
 		channels[fmt.Sprintf("namespace/%s/component/backend/endpoint/generate/topic/kv-events/%x", namespace, 2*id+publisher)] = kubetest.Object{
@@ -87,12 +87,12 @@ func podResource(namespace string, i int) kubetest.Object {
 			"ownerReferences": []any{kubetest.Object{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "uid-of-" + name}},
 		},
 		"spec": kubetest.Object{"data": kubetest.Object{
-			"endpoints": kubetest.Object{place: kubetest.Object{
+			"endpoints": kubetest.Object{key: kubetest.Object{
 				"type": "Endpoint", "namespace": namespace, "component": "backend", "endpoint": "generate", "instance_id": id,
 				"transport": kubetest.Object{"tcp": fmt.Sprintf("192.0.2.2:39061/%x/%s", id, namespace)},
 			}},
 			"event_channels": channels,
-			"model_cards": kubetest.Object{place: kubetest.Object{"type": "Model", "card_json": kubetest.Object{
+			"model_cards": kubetest.Object{key: kubetest.Object{"type": "Model", "card_json": kubetest.Object{
 				"display_name": "m", "kv_cache_block_size": 16, "runtime_config": kubetest.Object{"total_kv_blocks": 1000, "max_num_seqs": 100},
 				"prompt_formatter": strings.Repeat("p", 1500),
 			}}},

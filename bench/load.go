@@ -35,7 +35,7 @@ func (l *loader) flags(c *kingpin.CmdClause, getenv func(string) string) {
 	c.Flag("namespace", "Dynamo namespace that is watched (DYN_NAMESPACE).").
 		Default(cli.OrDefault(getenv("DYN_NAMESPACE"), "dynamo")).
 		SetValue(cli.Namespace("namespace", &l.namespace))
-	c.Flag("workers", "How many workers.").Default("1000").
+	c.Flag("workers", "Number of workers.").Default("1000").
 		SetValue(cli.Number("workers", &l.workerN, 1, 1_000_000))
 	c.Flag("nats-server", "NATS servers, a comma list (NATS_SERVER).").
 		Default(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222")).
@@ -133,13 +133,13 @@ func (l loader) workers(ctx context.Context, log *slog.Logger) error {
 		return nil
 	case <-c.leaseLost:
 		c.leave()
-		return fmt.Errorf("the workers are not registered any more: etcd has not renewed their lease in %d s", fakeWorkersTTL)
+		return fmt.Errorf("the workers are no longer registered: etcd has not renewed their lease in %d s", fakeWorkersTTL)
 	}
 }
 
-// registry returns a client of an etcd that responds and holds no other load's workers:
-// both would have the same keys, which go when either of them ends. If ctx ends first,
-// client and error are nil.
+// registry returns a client of an etcd that responds and has no workers of another load. Both
+// loads would have the same keys, which would be deleted when either of them ends. If ctx ends
+// first, client and error are nil.
 func (l loader) registry(ctx context.Context) (*clientv3.Client, error) {
 	connecting, stop := context.WithTimeout(ctx, loaderTimeout)
 	defer stop()

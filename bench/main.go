@@ -1,8 +1,8 @@
-// Command bench measures how fast metrics is, and compares it: in the same run it measures
-// the fastest that is possible, or the straightforward implementation. It prints one table.
+// Command bench measures how fast metrics is. In the same run it measures, for comparison, the
+// fastest implementation that is possible, or the straightforward one. It prints one table.
 //
-//	go run ./bench                    # everything, in some minutes
-//	go run ./bench --quick            # small figures, for CI
+//	go run ./bench                    # everything; it takes some minutes
+//	go run ./bench --quick            # fewer events and workers, for CI
 //	go run ./bench --only hits,page   # some of the measures
 //	go run ./bench soak               # a minute of forged ids, and of workers that register and leave
 //	go run ./bench fuzz               # two minutes of messages that are almost valid
@@ -58,17 +58,17 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 
 	var o options
 	var only string
-	measure := a.Command("measure", "Measure, and print one table.").Default()
-	measure.Flag("events", "Hit-rate events of one burst.").Default("5000000").
+	measure := a.Command("measure", "Measure the program, and print one table.").Default()
+	measure.Flag("events", "Number of hit-rate events in one burst.").Default("5000000").
 		SetValue(cli.Number("events", &o.events, 1000, 1_000_000_000))
-	measure.Flag("quick", "Small figures: 300,000 events, 1,000 workers.").BoolVar(&o.quick)
+	measure.Flag("quick", "Measure with 300,000 events and 1,000 workers only.").BoolVar(&o.quick)
 	measure.Flag("only", "A comma list of measures: "+strings.Join(measureNames(), ", ")+".").StringVar(&only)
 	choose(measure, func(ctx context.Context, _ *slog.Logger) error {
 		return runAndPrint(ctx, o, stdout, func(ctx context.Context, s *environment) error { return measureAll(ctx, s, stderr) })
 	})
 
 	var soaking time.Duration
-	soak := a.Command("soak", "Forged ids, and workers that register and leave: checks what is counted, and that memory does not grow.")
+	soak := a.Command("soak", "Send forged ids, and register workers that leave again: check what is counted, and that memory does not grow.")
 	soak.Flag("duration", "Minimum duration, in seconds or as a duration.").Default("1m").
 		SetValue(cli.Duration("duration", &soaking, minSoak, maxDuration))
 	choose(soak, func(ctx context.Context, _ *slog.Logger) error {
@@ -77,7 +77,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 
 	var fuzzing time.Duration
 	var seed int
-	fuzz := a.Command("fuzz", "Messages that are almost valid, over every channel into the program: checks that all are counted, and that the program keeps running.")
+	fuzz := a.Command("fuzz", "Send messages that are almost valid, over every channel into the program: check that all are counted, and that the program keeps running.")
 	fuzz.Flag("duration", "How long to send, in seconds or as a duration.").Default("2m").
 		SetValue(cli.Duration("duration", &fuzzing, time.Second, maxDuration))
 	fuzz.Flag("seed", "Seed of all messages; 0: a random one.").Default("0").
@@ -88,7 +88,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 
 	var l loader
 	load := a.Command("load", "Put load on a running instance.")
-	hits := load.Command("hits", "Publish hit-rate events of the workers of load workers.")
+	hits := load.Command("hits", "Publish hit-rate events of the workers that load workers registers.")
 	l.flags(hits, getenv)
 	hits.Flag("rate", "Events a second, or full.").Default("full").SetValue(&l.rate)
 	hits.Flag("duration", "How long to publish, in seconds or as a duration.").Default("10s").
@@ -102,7 +102,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	choose(workers, func(ctx context.Context, log *slog.Logger) error { return l.workers(ctx, log) })
 
 	var s subprocess
-	child := a.Command("child", "One side of a comparison, in a process of its own.").Hidden()
+	child := a.Command("child", "Run one side of a comparison.").Hidden()
 	child.Arg("mode", "Mode of the subprocess.").Required().SetValue(cli.OneOf("mode", &s.mode, modes()...))
 	child.Flag("url", "The NATS server.").StringVar(&s.url)
 	child.Flag("namespace", "Namespace of the workers.").StringVar(&s.namespace)
@@ -153,7 +153,7 @@ func measures() []measure {
 		{"handling", (*environment).measureHandling},
 		{"poll", (*environment).measurePolls},
 		{"fresh", (*environment).measureFreshness},
-		{"page", (*environment).measurePages},
+		{"page", (*environment).measureScrapes},
 		{"memory", (*environment).measureMemory},
 		{"start", (*environment).measureStart},
 		{"kubernetes", (*environment).measureKubernetes},

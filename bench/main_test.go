@@ -57,7 +57,7 @@ func TestTableListsMissedTargets(t *testing.T) {
 	}
 }
 
-func TestExpositionSum(t *testing.T) {
+func TestMetricsTextSum(t *testing.T) {
 	p := metricsText("# HELP a x\na{b=\"1\"} 2\na{b=\"2\"} 3\nab 7\n")
 	if n, sum := p.sum("a{"); n != 2 || sum != 5 {
 		t.Errorf("got %d series, %v; want 2, 5", n, sum)

@@ -22,7 +22,7 @@ func (s *environment) measureMemory(ctx context.Context) error {
 			return fmt.Errorf("%d workers: %w", n, err)
 		}
 		s.table.add(row{
-			measure: fmt.Sprintf("memory: resident at most (before the events), %s workers, %s events at full speed, a scrape a second", count(n), count(events)),
+			measure: fmt.Sprintf("peak resident memory (that before the events), %s workers, %s events at full speed, a scrape a second", count(n), count(events)),
 			ours:    fmt.Sprintf("%s (%s)", megabytes(peak), megabytes(before)), target: "≤ " + megabytes(most[n]), met: peak <= most[n],
 		})
 	}

@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-func TestExpositionWithPrefix(t *testing.T) {
+func TestMetricsTextWithPrefix(t *testing.T) {
 	const text = "a 1\na 2\n# TYPE b gauge\nb{x=\"1\"} 3\nb{x=\"2\"} 4\nbb 5\nc 6\n"
 	for start, want := range map[string]string{
 		"a":  "a 1\na 2\n",

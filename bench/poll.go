@@ -39,7 +39,7 @@ func (s *environment) measurePollsOf(ctx context.Context, workers int) error {
 	const least = 5
 	polls, most := 15, 2.0
 	if s.quick {
-		most = 2.5 // on a busy machine the caches hold other processes' data, which costs the side that does more
+		most = 2.5 // on a busy machine the CPU caches hold other processes' data, which slows down the side that does more
 	}
 	if workers > 1000 {
 		polls = 3

@@ -39,10 +39,10 @@ func newRegistryFuzzer(client *clientv3.Client, zmq *zmqPublishers) *registryFuz
 	return s
 }
 
-// forgetPresent keeps the present entries from being deleted later.
+// forgetPresent forgets the present entries, so that changeEntries does not delete them.
 func (s *registryFuzzer) forgetPresent() { clear(s.present) }
 
-// changeEntries deletes half of the present entries and puts others.
+// changeEntries deletes half of the present entries and puts new ones.
 func (s *registryFuzzer) changeEntries(ctx context.Context, rng *rand.Rand, sent map[stats.Kind]int) error {
 	for _, key := range slices.Sorted(maps.Keys(s.present)) {
 		if rng.IntN(2) == 0 {
@@ -123,7 +123,7 @@ func prefixOf(kind stats.Kind, key string) string {
 	return longest
 }
 
-// put writes an entry, and counts it if the program has to count it.
+// put writes an entry, and adds it to sent if the program has to count it.
 func (s *registryFuzzer) put(ctx context.Context, e garbage.Entry, sent map[stats.Kind]int) error {
 	kind := kindOf(e.Key)
 	if _, err := s.client.Put(ctx, e.Key, e.Value); err != nil {

@@ -12,8 +12,8 @@ import (
 	"dynamo-metrics/internal/backoff"
 )
 
-// sampler scrapes the program every second. It checks what must hold at any time, and keeps
-// the rest.
+// sampler scrapes the program every second. It checks what must hold at any time, and stores the
+// sizes of the program.
 type sampler struct {
 	m       *instance
 	samples []sample
@@ -56,7 +56,7 @@ func checkInvariants(before, now *summary) error {
 	case len(now.ids) > soakMaxWorkers:
 		return fmt.Errorf("%d ids are shown, at a limit of %d", len(now.ids), soakMaxWorkers)
 	case now.lines > soakMaxSeries:
-		return fmt.Errorf("there are %d series, at most %d can be", now.lines, soakMaxSeries)
+		return fmt.Errorf("there are %d series, more than the possible %d", now.lines, soakMaxSeries)
 	case now.series[droppedSeries] != 0:
 		return fmt.Errorf("%.0f messages were dropped", now.series[droppedSeries])
 	case len(now.isl) != len(now.overlap):

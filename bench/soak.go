@@ -11,10 +11,10 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// A soak runs rounds of everything that could make the program grow: workers register,
-// answer polls, are hit and leave; thousands of ids that belong to no worker are hit; and
-// thousands of endpoints are made up. All of them exceed the program's limits. Beside them
-// there are permanent workers.
+// A soak runs rounds of everything that could make the program grow. Workers register, answer
+// polls, have hits, and leave. Hit-rate events name thousands of ids that belong to no worker, and
+// other messages name thousands of made-up endpoints. Together they exceed the program's limits.
+// Besides, there are permanent workers.
 const (
 	soakNamespace  = "bench-soak"
 	soakMaxWorkers = 2000 // --max-workers
@@ -114,13 +114,13 @@ func (k *soakRun) runRound(ctx context.Context) error {
 		return err
 	}
 	if err := k.waitForExpected(ctx, soakTransient); err != nil {
-		return fmt.Errorf("after all workers were hit: %w", err)
+		return fmt.Errorf("after hits of all workers: %w", err)
 	}
 	if err := k.sendMadeUpNames(ctx); err != nil {
 		return err
 	}
 	if err := k.waitForExpected(ctx, soakTransient); err != nil {
-		return fmt.Errorf("after endpoints were made up: %w", err)
+		return fmt.Errorf("after messages with made-up endpoints: %w", err)
 	}
 	// If a reply arrives after its worker has left and been evicted, the program rejects
 	// and counts it.
@@ -172,8 +172,8 @@ func (k *soakRun) publishHit(id, blocks uint64) error {
 	return nil
 }
 
-// waitForExpected waits until /metrics is as expected, with so many workers in addition to
-// the permanent ones.
+// waitForExpected waits until /metrics is as expected, with this number of workers in addition
+// to the permanent ones.
 func (k *soakRun) waitForExpected(ctx context.Context, others int) error {
 	return k.waitFor(ctx, func(p metricsText) error { return k.expected.check(summarize(p), soakPermanent+others) })
 }

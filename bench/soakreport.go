@@ -24,7 +24,7 @@ func (k *soakRun) report(w *sampler) error {
 	stated("endpoints that were registered and left", count(k.rounds*soakRegistered), "up to 1,024 are remembered, the others counted")
 	stated("hit-rate events published − counted; dropped", fmt.Sprintf("0 of %s; 0", count(l.events)), "0; 0")
 	stated("rejected and evicted, as predicted − as counted", fmt.Sprintf("0 of %s", count(l.overLimit)), "0")
-	stated("scrapes checked; with a wrong value of a permanent worker, or a counter that went down", fmt.Sprintf("%d; 0", len(w.samples)), "0")
+	stated("scrapes checked; with a wrong value of a permanent worker, or a counter that decreased", fmt.Sprintf("%d; 0", len(w.samples)), "0")
 	stated("series of workers that have left, except counters of hits", "0", "0")
 	k.checkGrowth(name, w)
 	return nil
@@ -36,7 +36,7 @@ func (k *soakRun) checkGrowth(name string, w *sampler) {
 	ids := func(s sample) float64 { return s.ids }
 	lines := func(s sample) float64 { return s.lines }
 	k.table.add(row{
-		measure: name + "ids in one scrape at most; series; bytes",
+		measure: name + "largest number of ids in one scrape; of series; of bytes",
 		ours:    fmt.Sprintf("%.0f; %s; %s", slices.Max([]float64{most(0, ids), most(1, ids), most(2, ids)}), count(int(most(2, lines))), megabytes(int64(most(2, func(s sample) float64 { return s.bytes })))),
 		target:  fmt.Sprintf("≤ %d", soakMaxWorkers), met: true, gate: true,
 	})
@@ -54,16 +54,15 @@ func (k *soakRun) checkGrowth(name string, w *sampler) {
 	}
 	ratio := middles[2] / middles[1]
 	k.table.add(row{
-		measure: name + "resident memory in the first, second, last third: median (most); last compared with second", ours: strings.Join(shown, ", "),
+		measure: name + "resident memory in the first, second, last third: median (max); last compared with second", ours: strings.Join(shown, ", "),
 		ratio: times(ratio), target: "≤ 1.15", met: ratio <= 1.15, gate: true,
 	})
-	var least []string // the least heap is what a collection leaves
+	var least []string // the smallest heap is what remains after a garbage collection
 	for n := range middles {
 		least = append(least, megabytes(int64(w.sortedThird(n, func(s sample) float64 { return s.heap })[0])))
 	}
-	k.table.add(row{measure: name + "heap in the first, second, last third: least", ours: strings.Join(least, ", ")})
-	// A leak would show a thousand times over, so that a few connections more or less do
-	// not matter.
+	k.table.add(row{measure: name + "heap in the first, second, last third: min", ours: strings.Join(least, ", ")})
+	// Every round would add to a leak, so that a few connections more or less do not matter.
 	const slack = 10
 	for _, f := range []struct {
 		name string
@@ -74,7 +73,7 @@ func (k *soakRun) checkGrowth(name string, w *sampler) {
 	} {
 		first, last := w.sortedThird(0, f.of), w.sortedThird(2, f.of)
 		k.table.add(row{
-			measure: name + f.name + " in the first third, in the last: least (most)",
+			measure: name + f.name + " in the first third, in the last: min (max)",
 			ours:    fmt.Sprintf("%.0f (%.0f), %.0f (%.0f)", first[0], first[len(first)-1], last[0], last[len(last)-1]),
 			target:  fmt.Sprintf("at most %d more", slack), met: last[0] <= first[len(first)-1]+slack, gate: true,
 		})

@@ -8,20 +8,20 @@ import (
 	"runtime"
 )
 
-// The modes of subprocesses. The sides of a comparison run in processes of their own so
-// that their CPU time can be told apart.
+// The modes of subprocesses. The two sides of a comparison run in separate processes, so that
+// the CPU time of each can be measured.
 const (
 	modeBare    = "bare"    // subscribes to hit rates, and discards them
 	modePoll    = "poll"    // polls as metrics does
-	modeDiscard = "discard" // polls likewise, and discards the replies
+	modeDiscard = "discard" // polls as often, and discards the replies
 
 	modeChanging = "changing" // runs workers whose loads change
 )
 
 func modes() []string { return []string{modeBare, modePoll, modeDiscard, modeChanging} }
 
-// extraRounds is how many times as many rounds two sides run in turn, while the ratio of
-// their best rounds misses its target. Other processes on the machine can only slow a side
+// extraRounds times the usual number of rounds is how many two sides run in turn while the ratio
+// of their best rounds misses its target. Other processes on the machine can only slow a side
 // down.
 const extraRounds = 3
 

@@ -26,7 +26,7 @@ const (
 
 var idStart = []byte(`worker_id="`)
 
-// summarize parses the exposition.
+// summarize parses the text of a scrape.
 func summarize(p metricsText) summary {
 	v := summary{
 		bytes: len(p), series: make(map[string]float64), ids: make(map[string]bool), live: make(map[string]bool),

@@ -32,7 +32,7 @@ func (t *table) print(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	size := ""
 	if t.quick {
-		size = " Quick: small figures."
+		size = " This is a quick run, with fewer events and workers."
 	}
 	fmt.Fprintf(out, "%s%s\n\n", machine(), size)
 	fmt.Fprintln(out, "| measure | ours | baseline | ratio | target | verdict |")

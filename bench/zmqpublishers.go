@@ -22,7 +22,7 @@ type zmqPublishers struct {
 	malformed []*zmqPublisher
 	greetings [][]byte // seeds of what the malformed publishers send
 
-	lastID uint64 // the last publisher id that was given out
+	lastID uint64 // the publisher id that was assigned last
 }
 
 // validPublisher is a publisher of correct ZMTP, on one topic.

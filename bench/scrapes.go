@@ -15,18 +15,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// measurePages measures a whole response to a scrape without compression, compared with the
-// client library's for the same snapshot.
-func (s *environment) measurePages(context.Context) error {
+// measureScrapes measures a whole response to a scrape, without compression. It compares it with
+// that of the client library for the same snapshot.
+func (s *environment) measureScrapes(context.Context) error {
 	for _, n := range []int{1000, 10_000} {
-		if err := s.measurePagesOf(n); err != nil {
+		if err := s.measureScrapesOf(n); err != nil {
 			return fmt.Errorf("%d workers: %w", n, err)
 		}
 	}
 	return nil
 }
 
-func (s *environment) measurePagesOf(workers int) error {
+func (s *environment) measureScrapesOf(workers int) error {
 	f := registeredFleet(workers)
 	now := time.Now().Add(time.Second)
 	metrics := exposition.NewMetrics(exposition.Collector{Fleet: f, Now: func() time.Time { return now }})

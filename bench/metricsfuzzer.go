@@ -16,13 +16,13 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// pageFuzzerID is the worker whose own metrics are almost valid. No seed has such an id.
-const pageFuzzerID = 0x74b0dc5119495cff
+// metricsFuzzerID is the id of the worker whose own metrics are almost valid. No seed has it.
+const metricsFuzzerID = 0x74b0dc5119495cff
 
-// pageFuzzer serves that worker's metrics, another variant for each request, and every
-// other one certainly malformed. The workers in the fuzzed registry have no metrics,
-// whatever address their model cards name.
-type pageFuzzer struct {
+// metricsFuzzer serves that worker's metrics. Each response is different, and every second one is
+// certainly malformed. The workers in the fuzzed registry serve no metrics, whatever address
+// their model cards name.
+type metricsFuzzer struct {
 	server  http.Server
 	address string // host:port
 	served  atomic.Uint64
@@ -32,16 +32,16 @@ type pageFuzzer struct {
 	seeds [][]byte
 }
 
-// newPageFuzzer registers the worker and serves its metrics until close.
-func newPageFuzzer(ctx context.Context, s *environment, rng *rand.Rand) (*pageFuzzer, error) {
+// newMetricsFuzzer registers the worker and serves its metrics until close.
+func newMetricsFuzzer(ctx context.Context, s *environment, rng *rand.Rand) (*metricsFuzzer, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("serve a worker's metrics: %w", err)
 	}
-	l := &pageFuzzer{address: listener.Addr().String(), rng: rng, seeds: garbage.Messages()[stats.WorkerMetrics]}
+	l := &metricsFuzzer{address: listener.Addr().String(), rng: rng, seeds: garbage.Messages()[stats.WorkerMetrics]}
 	l.server.Handler = l
 	go l.server.Serve(listener) // returns after close
-	in := fleet.Instance{Endpoint: garbage.Endpoint, ID: pageFuzzerID}
+	in := fleet.Instance{Endpoint: garbage.Endpoint, ID: metricsFuzzerID}
 	value := wire.LayoutV1.Value(garbage.Namespace, in, "127.0.0.1:9/"+wire.HexID(in.ID))
 	if _, err := s.client.Put(ctx, wire.LayoutV1.Key(garbage.Namespace, in), string(value)); err != nil {
 		l.close()
@@ -50,13 +50,13 @@ func newPageFuzzer(ctx context.Context, s *environment, rng *rand.Rand) (*pageFu
 	return l, nil
 }
 
-func (l *pageFuzzer) close() { l.server.Close() }
+func (l *metricsFuzzer) close() { l.server.Close() }
 
 // template is the URL template for the worker's metrics.
-func (l *pageFuzzer) template() string { return "http://" + l.address + "/{worker_id}" }
+func (l *metricsFuzzer) template() string { return "http://" + l.address + "/{worker_id}" }
 
-func (l *pageFuzzer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/"+strconv.FormatUint(pageFuzzerID, 10) {
+func (l *metricsFuzzer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/"+strconv.FormatUint(metricsFuzzerID, 10) {
 		http.NotFound(w, r)
 		return
 	}
