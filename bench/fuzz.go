@@ -272,7 +272,7 @@ func (f *fuzzer) sendReplies(ctx context.Context, rng *rand.Rand, all [][]byte) 
 func (f *fuzzer) waitForCounts(ctx context.Context) error {
 	err := until(ctx, 10*time.Millisecond, func() error {
 		if f.m.failure() != nil {
-			return nil // waiting has no point any more
+			return nil // waiting longer is pointless
 		}
 		answered, read := f.control.answered.Load(), f.metrics.served.Load()
 		p, err := f.m.scrape(ctx)

@@ -11,7 +11,8 @@ import (
 	"dynamo-metrics/internal/mock"
 )
 
-// The addresses to listen on. Metrics also serves Prometheus, which may run in a container.
+// The addresses to listen on. Metrics listens on all addresses, because Prometheus may run in a
+// container.
 const (
 	serverHost  = "127.0.0.1"
 	metricsHost = "0.0.0.0"
@@ -35,22 +36,22 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	a.Flag("namespace", "Dynamo namespace of the workers (DYN_NAMESPACE).").
 		Default(cli.OrDefault(getenv("DYN_NAMESPACE"), "dynamo")).
 		SetValue(cli.Namespace("namespace", &f.namespace))
-	a.Flag("workers", "How many mock workers.").Default("3").
+	a.Flag("workers", "Number of mock workers.").Default("3").
 		SetValue(cli.Number("workers", &f.workers, 1, 10_000))
-	a.Flag("release", "Dynamo release that the mock workers imitate; mixed: every release and event plane, at least one worker each.").
+	a.Flag("release", "Dynamo release that the mock workers imitate; mixed: every release and event plane, with at least one worker of each.").
 		Default(mock.Latest).
 		SetValue(cli.OneOf("release", &f.release, append(mock.Releases(), mixed)...))
-	a.Flag("event-plane", "Event plane of the workers, nats or zmq; without it the release's own default.").
+	a.Flag("event-plane", "Event plane of the workers, nats or zmq; by default that of the release.").
 		SetValue(cli.OneOf("event-plane", &f.plane, mock.NATS, mock.ZMQ))
 	a.Flag("no-workers", "Do not run mock workers.").BoolVar(&f.noWorkers)
-	a.Flag("no-metrics", "No metrics.").BoolVar(&f.noMetrics)
+	a.Flag("no-metrics", "Do not run metrics.").BoolVar(&f.noMetrics)
 	a.Flag("nats-port", "Port of NATS; 0: any free one.").Default("4222").
 		SetValue(cli.Number("nats-port", &f.nats, 0, 65535))
 	a.Flag("etcd-port", "Port of etcd; 0: any free one.").Default("2379").
 		SetValue(cli.Number("etcd-port", &f.etcd, 0, 65535))
 	a.Flag("metrics-port", "Port of metrics; 0: any free one.").Default("9091").
 		SetValue(cli.Number("metrics-port", &f.metrics, 0, 65535))
-	a.Flag("data-dir", "Directory of the servers' data; without it a temporary one, removed at the end.").StringVar(&f.dataDir)
+	a.Flag("data-dir", "Directory of the servers' data; by default a temporary one, which is removed at the end.").StringVar(&f.dataDir)
 	if ended, err = a.Parse(args); ended || err != nil {
 		return f, ended, err
 	}
@@ -59,8 +60,8 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	}
 	if err == nil {
 		_, err = a.CheckRequirements([]cli.Requirement{
-			{Flags: "workers release event-plane", Met: !f.noWorkers, Needs: "mock workers: leave it out with --no-workers"},
-			{Flags: "metrics-port", Met: !f.noMetrics, Needs: "metrics: leave it out with --no-metrics"},
+			{Flags: "workers release event-plane", Met: !f.noWorkers, Needs: "mock workers: do not set it together with --no-workers"},
+			{Flags: "metrics-port", Met: !f.noMetrics, Needs: "metrics: do not set it together with --no-metrics"},
 		})
 	}
 	return f, false, err
@@ -77,7 +78,7 @@ func (f *flags) planWorkers() error {
 	}
 	if f.release == mixed {
 		if f.plane != "" {
-			return cli.FlagError("event-plane", f.plane, "no such flag with --release mixed: it has both")
+			return fmt.Errorf("--event-plane %s: do not set it together with --release mixed, which has workers on both event planes", f.plane)
 		}
 		f.fleet = mock.Mixed(c)
 		f.workers = max(f.workers, len(f.fleet))
@@ -97,7 +98,7 @@ type port struct {
 	number     int
 }
 
-// ports returns all of them.
+// ports returns all ports to listen on.
 func (f flags) ports() []port {
 	all := []port{{"nats-port", serverHost, f.nats}, {"etcd-port", serverHost, f.etcd}, {"metrics-port", metricsHost, f.metrics}}
 	if f.noMetrics {
@@ -106,7 +107,7 @@ func (f flags) ports() []port {
 	return all
 }
 
-// checkPorts returns an error if two flags have the same port.
+// checkPorts returns an error if two flags name the same port.
 func (f flags) checkPorts() error {
 	taken := map[int]string{}
 	for _, p := range f.ports() {

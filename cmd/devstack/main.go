@@ -33,8 +33,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		})
 }
 
-// withoutServers is the environment without the variables about NATS and etcd: the stack's
-// own servers are at the addresses in the flags, and require no credentials.
+// withoutServers returns the environment without the variables about NATS and etcd. The servers
+// of the stack are at the addresses in the flags, and require no credentials.
 func withoutServers(getenv func(string) string) func(string) string {
 	return func(name string) string {
 		if strings.HasPrefix(name, "NATS_") || strings.HasPrefix(name, "ETCD_") {

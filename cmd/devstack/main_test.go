@@ -23,7 +23,7 @@ import (
 
 func noEnv(string) string { return "" }
 
-// runningStack is a stack in a goroutine of its own, on free ports.
+// runningStack is a stack that runs in a separate goroutine, on free ports.
 type runningStack struct {
 	end            context.CancelFunc
 	code           chan int
@@ -215,7 +215,7 @@ func TestFlagsRejectOnePortTwice(t *testing.T) {
 	}
 }
 
-func TestMockWorkerNamesInvalidFlags(t *testing.T) {
+func TestFlagsNameInvalidFlag(t *testing.T) {
 	for _, args := range [][]string{
 		{"--workers", "0"}, {"--nats-port", "70000"}, {"--etcd-port=-1"}, {"--metrics-port", "http"}, {"--namespace", "a b"},
 		{"--release", "0.9.2"}, {"--event-plane", "kafka"}, {"--event-plane", "zmq"}, {"--event-plane", "zmq", "--release", "mixed"}, {"--nonsense"}, {"nonsense"},

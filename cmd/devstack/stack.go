@@ -74,7 +74,7 @@ func (s *stack) runClients(ctx context.Context) error {
 		g.Go(func() error { return s.runWorkers(ctx, registered) })
 	}
 	g.Go(func() error {
-		// Metrics starts when all workers are registered, so that it never shows a part of
+		// Metrics starts when all workers are registered, so that it never shows only some of
 		// them.
 		if !s.noWorkers && !receive(ctx, registered, s.workers) {
 			return nil
@@ -98,7 +98,7 @@ func (s *stack) runClients(ctx context.Context) error {
 
 func (s *stack) runWorkers(ctx context.Context, registered chan<- struct{}) error {
 	log := dynlog.Target(s.log, "mock_worker")
-	quiet := slog.New(slog.DiscardHandler) // connecting to our own server is not worth a line
+	quiet := slog.New(slog.DiscardHandler) // connections to our own servers are not worth a line in the log
 	nc, err := connect.DialNATS(ctx, s.natsURL, s.getenv, quiet, nil, nats.Name("mock_worker"))
 	if err != nil || nc == nil {
 		return err
@@ -134,7 +134,7 @@ func (s *stack) runMetrics(ctx context.Context) error {
 	return nil
 }
 
-// receive receives n values from c. It reports false if ctx ended before.
+// receive receives n values from c. It reports false if ctx ended first.
 func receive(ctx context.Context, c <-chan struct{}, n int) bool {
 	for range n {
 		select {
@@ -146,7 +146,7 @@ func receive(ctx context.Context, c <-chan struct{}, n int) bool {
 	return true
 }
 
-// listening waits until a server listens on address. It reports false if ctx ended before.
+// listening waits until a server listens on address. It reports false if ctx ended first.
 func listening(ctx context.Context, address string) bool {
 	for {
 		conn, err := net.Dial("tcp", address)

@@ -47,8 +47,8 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 		SetValue(cli.Number("seed", &seed, 0, math.MaxInt))
 	a.Flag("event-interval", "Time between two hit-rate events or request traces, in seconds or as a duration; up to 1h; 0: no events.").Default("1").
 		SetValue(cli.Duration("event-interval", &c.EventInterval, 0, time.Hour))
-	a.Flag("correlated", "Load changes smoothly, and hit-rate events have the workers' own ids.").BoolVar(&c.Correlated)
-	a.Flag("static", "Static workers: no etcd, no ids.").BoolVar(&f.static)
+	a.Flag("correlated", "Change the load smoothly, and send hit-rate events with the workers' own ids.").BoolVar(&c.Correlated)
+	a.Flag("static", "Run static workers, without etcd and without ids.").BoolVar(&f.static)
 	a.Flag("nats-server", "NATS servers, separated by commas (NATS_SERVER); none: no NATS, for workers that need only ZMQ.").
 		Default(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222")).
 		PlaceHolder(cli.Redact(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222"))).
@@ -79,8 +79,8 @@ func (f *flags) dependencies() []cli.Requirement {
 	}
 }
 
-// validate returns an error if a setting cannot work. It also checks the files that flags
-// and environment name.
+// validate returns an error if a setting cannot work. It also checks the files that the flags
+// and the environment name.
 func (f *flags) validate(getenv func(string) string) error {
 	c, nats, etcd := f.workers, f.nats, f.etcd
 	if c.EventInterval > 0 && c.EventInterval < time.Millisecond {
@@ -93,7 +93,7 @@ func (f *flags) validate(getenv func(string) string) error {
 		return cli.FlagError("nats-server", nats, "servers: only workers with --event-plane zmq need no NATS")
 	}
 	if f.static && c.NeedsEtcd() {
-		return cli.FlagError("static", "true", "no such flag with release "+c.Release+": its events have the id that etcd assigns")
+		return fmt.Errorf("--static: do not set it together with --release %s, whose events have the id that etcd assigns", c.Release)
 	}
 	if nats == noNATS {
 		nats = ""

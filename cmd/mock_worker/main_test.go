@@ -34,7 +34,7 @@ func TestMockWorkerNamesInvalidFlags(t *testing.T) {
 		{[]string{"--release", "0.6.1", "--event-plane", "zmq"}, `--event-plane "zmq": want nats with release 0.6.1`},
 		{[]string{"--release", "1.6.1", "--event-plane", "nats", "--nats-server", "none"}, `--nats-server "none": want servers`},
 		{[]string{"--nats-server", "none"}, `--nats-server "none": want servers`},
-		{[]string{"--release", "0.6.1", "--static"}, `--static "true": want no such flag with release 0.6.1`},
+		{[]string{"--release", "0.6.1", "--static"}, `--static: do not set it together with --release 0.6.1`},
 		{[]string{"--host", "a/b"}, `--host "a/b"`},
 		{[]string{"--seed=-1"}, `--seed "-1"`},
 		{[]string{"--event-interval", "soon"}, `--event-interval "soon"`},
@@ -71,7 +71,7 @@ func TestMockWorkerNamesInvalidFlags(t *testing.T) {
 	}
 }
 
-// All of Dynamo's programs share DYN_LOG, so a filter that is invalid here is no error.
+// All of Dynamo's programs share DYN_LOG, so a filter that is invalid here is not an error.
 func TestMockWorkerWarnsOfInvalidLogFilter(t *testing.T) {
 	s := start(t, func(name string) string {
 		return map[string]string{"DYN_LOG": "inof", "NATS_SERVER": "nats://127.0.0.1:1"}[name]

@@ -1,5 +1,5 @@
 // Package cli has what the command lines of the programs share: a kingpin application that never
-// exits by itself, and flag values whose errors name the flag, the given value and the allowed
+// exits the process, and flag values whose errors name the flag, the given value and the allowed
 // values.
 package cli
 
@@ -54,8 +54,9 @@ func (a *App) NATSTLSFlags(ca, cert, key *string) {
 		Default(*key).PlaceHolder("FILE").StringVar(key)
 }
 
-// Parse reads the command line. It reports true if help or version was requested, so that there
-// is nothing left to do. The error then means that the text could not be printed.
+// Parse reads the command line. It reports true if help or version was requested and is printed,
+// so that there is nothing left to do. In this case an error means that the text could not be
+// printed.
 func (a *App) Parse(args []string) (ended bool, err error) {
 	args = joinNegative(helpToFlag(args))
 	a.isSet = make(map[string]bool)
@@ -140,8 +141,8 @@ func redactError(err error, args []string) error {
 	return errors.New(text)
 }
 
-// joinNegative rewrites "--flag -1" to "--flag=-1". Otherwise kingpin takes -1 for a flag, and
-// reports a missing value instead of an invalid one.
+// joinNegative rewrites "--flag -1" to "--flag=-1". Otherwise kingpin would read -1 as a flag, and
+// report a missing value instead of an invalid one.
 func joinNegative(args []string) []string {
 	var joined []string
 	for _, arg := range args {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestRequirementsReportUselessFlags(t *testing.T) {
+func TestRequirementsReportFlagsWithoutEffect(t *testing.T) {
 	for args, want := range map[string]struct {
 		warnings, err string
 	}{

@@ -24,10 +24,10 @@ const (
 // logFlushTimeout is how long a program that ends waits for its log to be written.
 const logFlushTimeout = time.Second
 
-// Run runs a program and returns its exit code. Parse reads the flags and everything that they
-// name, and finds errors in them; run then gets a logger that writes to stderr. An error is
-// printed as one line. The program never blocks on stderr: at its end it waits at most a second
-// for the log.
+// Run runs a program and returns its exit code. First parse reads the flags and everything that
+// they name, and finds errors in them. Then run gets a logger that writes to stderr. An error is
+// printed as one line. The program never blocks on stderr. At its end it waits for the log, for
+// at most a second.
 func Run(name string, getenv func(string) string, stderr io.Writer,
 	parse func() (ended bool, err error), run func(log *slog.Logger) error) int {
 	out := dynlog.NewOutput(stderr)
@@ -59,12 +59,12 @@ func Run(name string, getenv func(string) string, stderr io.Writer,
 }
 
 // repeatedSignalWindow is how long after the first signal further signals count as the same one.
-// Terminals and supervisors signal the whole process group, and then the program itself.
+// Terminals and supervisors first signal the whole process group, and then the program itself.
 const repeatedSignalWindow = time.Second
 
 // Signals returns a context that SIGINT and SIGTERM end. A second signal, more than a second
-// later, ends the program at once. SIGPIPE is ignored: a write to a closed pipe is an error like
-// any other.
+// later, ends the program immediately. SIGPIPE is ignored: a write to a closed pipe is an error
+// like any other.
 func Signals() context.Context { return signals(repeatedSignalWindow) }
 
 func signals(same time.Duration) context.Context {

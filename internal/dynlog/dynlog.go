@@ -29,7 +29,7 @@ import (
 	"time"
 )
 
-// LevelTrace is the level of TRACE lines, which slog has no name for.
+// LevelTrace is the level of TRACE lines, for which slog has no name.
 const LevelTrace = slog.LevelDebug - 4
 
 // New returns a logger that writes to w as the environment says. Color requests colours, which
@@ -74,9 +74,9 @@ func Dropped(l *slog.Logger) uint64 {
 	return 0
 }
 
-// Target returns a logger like l whose records have the given target: the name
-// before the message, and what DYN_LOG's directives select by. Fields and
-// groups of l stay. If l was not made by [New], target becomes a field.
+// Target returns a logger like l whose records have the given target. The target is the name
+// before the message, and DYN_LOG's directives select records by it. The logger keeps the fields
+// and groups of l. If l was not made by [New], target becomes a field.
 func Target(l *slog.Logger, target string) *slog.Logger {
 	h, ours := l.Handler().(*handler)
 	if !ours {
@@ -85,7 +85,7 @@ func Target(l *slog.Logger, target string) *slog.Logger {
 	return slog.New(h.withTarget(target))
 }
 
-// Terminal reports whether f is a terminal, so that colours make sense.
+// Terminal reports whether f is a terminal, which can show colours.
 func Terminal(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0

@@ -48,9 +48,8 @@ func (f *filter) addList(setting, list string, own []string) (warnings []string)
 }
 
 // add adds a directive of tracing's EnvFilter, and returns warnings. An invalid directive is
-// ignored and never an error, because all Dynamo programs share the setting. Unlike EnvFilter,
-// which switches off every target without a directive as soon as there is any directive, add
-// leaves such targets at their level.
+// ignored and never an error, because all Dynamo programs share the setting. A target without a
+// directive keeps its level. EnvFilter would switch it off as soon as there is any directive.
 func (f *filter) add(setting, directive string, own []string) (warnings []string) {
 	d, plain, err := parseDirective(directive)
 	switch {

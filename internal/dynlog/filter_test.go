@@ -148,8 +148,8 @@ func TestFilterAcceptsForeignTargets(t *testing.T) {
 	}
 }
 
-// TestFilterKnowsEveryTarget finds targets that are not in ownTargets: a directive for one of
-// them would cause a warning.
+// TestFilterKnowsEveryTarget checks that all targets in the code are in ownTargets. Otherwise a
+// directive for them would cause a warning.
 func TestFilterKnowsEveryTarget(t *testing.T) {
 	used := regexp.MustCompile(`dynlog\.Target\([a-z.]+, "(\w+)"\)|cli\.Run\("(\w+)"`)
 	found := 0

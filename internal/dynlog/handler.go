@@ -49,7 +49,7 @@ func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
 }
 
 // Handle writes the record as one line. It formats the line before the writer takes its lock,
-// because a value's own method may log in turn.
+// because the method that formats a value may log, too.
 func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	// An error could only be logged, so it is ignored. slog.Logger ignores the result of Handle
 	// for the same reason.

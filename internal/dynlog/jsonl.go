@@ -29,8 +29,8 @@ func (h *handler) appendObject(b []byte, r slog.Record) []byte {
 func (h *handler) appendMember(b []byte, key string, v slog.Value) []byte {
 	switch key {
 	case "time", "level", "target", "message":
-		// Most JSON parsers keep the last of two equal keys, so a field could overwrite a key of
-		// the record itself.
+		// Most JSON parsers keep the last of two equal keys, so that a field could replace a key
+		// of the record itself.
 		key = "fields." + key
 	}
 	b = append(b, ',')

@@ -84,7 +84,7 @@ func (h *handler) text(v slog.Value) string {
 	return v.String()
 }
 
-// quoteIfNeeded returns s quoted if otherwise its end would be ambiguous.
+// quoteIfNeeded quotes s if it would be unclear without quotes where s ends.
 func quoteIfNeeded(s string) string {
 	if s == "" || strings.ContainsAny(s, ` "`) || strings.ContainsFunc(s, unprintable) || !utf8.ValidString(s) {
 		return strconv.Quote(s)

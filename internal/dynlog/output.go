@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// Limits of the queue. Both are far more than needed while a reader pauses for a moment.
+// Limits of the queue. Both are far more than a short pause of the reader needs.
 const (
 	maxQueuedLines = 4096
 	maxQueuedBytes = 1 << 20
 )
 
 // Output decouples logging from writing: a slow, stuck or closed writer never blocks the
-// goroutines that log. Write queues a line, Run writes it. A line that does not fit into the
+// goroutines that log. Write queues a line, and Run writes it. A line that does not fit into the
 // queue, or cannot be written, is dropped and counted. As soon as the log can be written again,
 // one line reports how many were dropped.
 type Output struct {
@@ -65,7 +65,7 @@ func (o *Output) Write(line []byte) (int, error) {
 func (o *Output) Dropped() uint64 { return o.dropped.Load() }
 
 // Run writes the queued lines, each in one Write, until Close is called and the queue is empty.
-// It does not return while the writer is stuck: Close stops waiting for it then.
+// It does not return while the writer is stuck. Close does not wait for ever for that.
 func (o *Output) Run() {
 	defer close(o.done)
 	missing, torn := uint64(0), false // lines missing so far; whether the last line is incomplete
@@ -126,8 +126,8 @@ func (o *Output) setNotice(notice func(lines uint64) []byte) {
 	o.notice = notice
 }
 
-// Close makes Run return once the queue is written, and waits for that at most this long, so that
-// the program can end even if the writer is stuck.
+// Close makes Run return once the queue is written. It waits for that, but at most this long, so
+// that the program can end even if the writer is stuck.
 func (o *Output) Close(atMost time.Duration) {
 	o.mu.Lock()
 	o.closed = true

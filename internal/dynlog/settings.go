@@ -31,8 +31,8 @@ type settings struct {
 }
 
 // readFilter reads the environment and the files that it names, in Dynamo's order: the files'
-// level, then DYN_LOG, then the files' filters. It also returns warnings. A file that cannot be
-// parsed, at which Dynamo's programs panic, is ignored.
+// level, then DYN_LOG, then the files' filters. It also returns warnings. It ignores a file that
+// cannot be parsed, where Dynamo's programs panic.
 func readFilter(getenv func(string) string, systemFile string, own []string) (f filter, warnings []string) {
 	f = filter{{min: levels["info"]}}
 	var files []settings
@@ -80,7 +80,7 @@ func readSettings(name string) (s settings, err error) {
 	}
 	info, err := os.Stat(name)
 	if err == nil && !info.Mode().IsRegular() { // opening a pipe might block
-		err = fmt.Errorf("%s: not a file", name)
+		err = fmt.Errorf("%s: not a regular file", name)
 	}
 	if err != nil {
 		return s, err

@@ -22,8 +22,8 @@ func writeFile(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// TestSettingsFilesApplyInDynamosOrder: a file's level is read before DYN_LOG, which can override
-// it, and its filters are read after DYN_LOG.
+// TestSettingsFilesApplyInDynamosOrder checks that DYN_LOG overrides a file's level, and that a
+// file's filters override DYN_LOG.
 func TestSettingsFilesApplyInDynamosOrder(t *testing.T) {
 	const both = "log_level = \"error\"\n[log_filters]\nnats = \"debug\"\n\"metrics::push\" = \"trace\"\n"
 	const info, warn, errors, debug, all = slog.LevelInfo, slog.LevelWarn, slog.LevelError, slog.LevelDebug, slog.Level(math.MinInt)
@@ -67,8 +67,8 @@ func TestSettingsFileErrorsAreWarnings(t *testing.T) {
 	for path, want := range map[string]string{
 		"":                                 "",
 		filepath.Join(dir, "nowhere"):      ignored + "stat " + dir + "/nowhere: no such file or directory",
-		dir:                                ignored + dir + ": not a file",
-		pipe:                               ignored + pipe + ": not a file",
+		dir:                                ignored + dir + ": not a regular file",
+		pipe:                               ignored + pipe + ": not a regular file",
 		writeFile(t, dir, "empty", ""):     "",
 		writeFile(t, dir, "broken", "a b"): ignored + dir + "/broken: toml: line 1: ",
 		writeFile(t, dir, "typed", "log_level = 3"):                                ignored + dir + "/typed: toml: ",

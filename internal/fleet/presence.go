@@ -5,7 +5,9 @@ package fleet
 type Presence struct {
 	Endpoint
 	ID       WorkerID
-	Expected bool // its load is expected there; if false, it may be something else than a worker, or have its load where it is not watched
+	// Expected means that its load is expected there. Otherwise it may not be a worker, or its
+	// load may be at an endpoint that is not watched.
+	Expected bool
 	// Answered is true if it answered the last poll, and false if it missed two. It is absent
 	// if it has never answered, and between these two.
 	Answered Opt[bool]

@@ -6,11 +6,11 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// Role is the purpose of an endpoint, as far as its name tells it.
+// Role is the purpose of an endpoint, as far as its name shows it.
 type Role int
 
 const (
-	// AnyRole is the role of every other endpoint.
+	// AnyRole is the role of all endpoints that have none of the following.
 	AnyRole Role = iota
 	// LoadRole is the role of the one endpoint of a worker that carries its load (up to 0.5.1).
 	LoadRole
@@ -36,8 +36,8 @@ type Registration struct {
 	Metrics string
 }
 
-// compare returns 1 if r says more about the worker than another registration of it at the
-// same endpoint, -1 if it says less, and 0 if both say as much.
+// compare returns 1 if r says more about the worker than o, another registration of it at the
+// same endpoint, -1 if it says less, and 0 if both say the same amount.
 func (r Registration) compare(o Registration) int {
 	switch {
 	case r.Publishes == o.Publishes:
@@ -108,14 +108,14 @@ func (f *Fleet) register(key string, in Instance, r Registration) {
 // this one. The key of a worker that receives requests over NATS has no address.
 func (a *attachment) hasOtherAddress(transport string) bool {
 	elsewhere, here := false, transport == ""
-	at := func(known string) {
+	consider := func(known string) {
 		elsewhere = elsewhere || known != ""
 		here = here || known == transport
 	}
-	at(a.Transport)
+	consider(a.Transport)
 	if a.keys.others != nil {
 		for _, o := range *a.keys.others {
-			at(o.value.Transport)
+			consider(o.value.Transport)
 		}
 	}
 	return elsewhere && !here

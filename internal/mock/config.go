@@ -24,7 +24,7 @@ type Config struct {
 	Release    string // one of Releases; default Latest
 	EventPlane string // NATS or ZMQ; default that of the release
 	Host       string // address on which ZMQ sockets listen and which is registered; default 127.0.0.1
-	Seed       uint64 // seed of all random values but ids; 0 takes it from the time
+	Seed       uint64 // seed of all random values but ids; 0: taken from the clock
 
 	// EventInterval is the time between two hit-rate events; 0 disables them. From 1.6.1 on
 	// it is the time between two request traces, which need NATS with any event plane. Up to
@@ -43,9 +43,9 @@ type Config struct {
 	// once.
 	Load func(worker int) fleet.Load
 
-	// Hit, if not nil, replaces the made-up hits. It is called each EventInterval, by several
-	// goroutines at once. If ok is false there is no event. Events then have the ids of the
-	// workers.
+	// Hit, if not nil, replaces the made-up hits. It is called once in each EventInterval, by
+	// several goroutines at once. If ok is false, there is no event. With Hit, events have the
+	// ids of the workers.
 	Hit func(worker int) (isl, overlap int, ok bool)
 
 	// DropEvent, if not nil, is called for each event that has a sequence number. If it

@@ -41,7 +41,7 @@ func every(ctx context.Context, interval time.Duration, f func() error) error {
 	}
 }
 
-// publishHits publishes the result of next each EventInterval, as releases up to 0.5 do.
+// publishHits publishes what next returns, once in each EventInterval, as releases up to 0.5 do.
 func (p *process) publishHits(ctx context.Context, next func() (hit, bool)) error {
 	subject := wire.HitRateSubject(p.Namespace)
 	return every(ctx, p.EventInterval, func() error {
@@ -53,8 +53,8 @@ func (p *process) publishHits(ctx context.Context, next func() (hit, bool)) erro
 	})
 }
 
-// unregisteredHits returns a source of the original's hits, which name a worker that does
-// not exist.
+// unregisteredHits returns a source of hits like those of the original mock worker, which name a
+// worker that does not exist.
 func unregisteredHits(rng *rand.Rand) func() (hit, bool) {
 	worker := 1 + rng.Uint64N(1000)
 	return func() (hit, bool) {

@@ -9,8 +9,8 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// randomLoad is the original's load: every value is random, and independent of the others
-// and of the last load.
+// randomLoad makes loads like those of the original mock worker. Every value is random, and
+// independent of the others and of the last load.
 type randomLoad struct {
 	mu  sync.Mutex
 	rng *rand.Rand
@@ -40,9 +40,9 @@ const (
 	walkBlocks = 1024
 )
 
-// randomWalk is a load that changes like a real worker's. The demand varies around seven
-// tenths of the worker's capacity. Requests beyond the capacity wait, and all other values
-// follow from the demand.
+// randomWalk makes loads that change like those of a real worker. The demand varies around 70 %
+// of the worker's capacity. Requests beyond the capacity wait, and all other values follow from
+// the demand.
 type randomWalk struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
@@ -69,7 +69,7 @@ func newRandomWalk(rng *rand.Rand, start time.Time) *randomWalk {
 
 func (w *randomWalk) load() fleet.Load { return w.loadAt(time.Since(w.start)) }
 
-// loadAt returns the load at time d after the start. From call to call d must not decrease.
+// loadAt returns the load at time d after the start. D must not decrease between calls.
 func (w *randomWalk) loadAt(d time.Duration) fleet.Load {
 	w.mu.Lock()
 	defer w.mu.Unlock()

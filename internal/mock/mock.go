@@ -81,8 +81,8 @@ type process struct {
 	start    time.Time
 }
 
-// newRand returns the n-th random source of the seed. Source 0 is for unregisteredHits,
-// 2n+1 for the load of worker n, and 2n+2 for its hits.
+// newRand returns the random source of the seed with the number n. Source 0 is for
+// unregisteredHits. Of worker n, source 2n+1 is for the load, and 2n+2 for the hits.
 func (p *process) newRand(n int) *rand.Rand { return rand.New(rand.NewPCG(p.Seed, uint64(n))) }
 
 func (p *process) worker(n int) *worker {

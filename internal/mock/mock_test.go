@@ -43,14 +43,15 @@ func start(t *testing.T, nc *nats.Conn, ec *clientv3.Client, c Config) *mockRun 
 	return r
 }
 
-// id waits until worker n is registered under an id other than not.
-func (r *mockRun) id(t *testing.T, n int, not uint64) (id uint64) {
+// id waits until worker n is registered under another id than old, and returns its id. If old is
+// 0, it returns any id.
+func (r *mockRun) id(t *testing.T, n int, old uint64) (id uint64) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		var ok bool
-		if id, ok = r.ids[n]; !ok || id == not && not != 0 {
+		if id, ok = r.ids[n]; !ok || id == old && old != 0 {
 			return fmt.Errorf("worker %d is not registered under a new id: %v", n, r.ids)
 		}
 		return nil

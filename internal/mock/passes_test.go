@@ -36,7 +36,7 @@ func TestForwardPassesFollowTheLoad(t *testing.T) {
 	}
 }
 
-// waitForPass waits for a pass that wanted accepts.
+// waitForPass waits for a pass for which wanted returns true.
 func (e *listener) waitForPass(wanted func(wire.ForwardPass) bool) (found wire.ForwardPass) {
 	e.t.Helper()
 	testutil.Until(e.t, func() error {

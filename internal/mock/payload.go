@@ -60,7 +60,7 @@ func flatDataWithRank(l fleet.Load) any {
 	return f
 }
 
-// noData is the data of workers without a stats handler.
+// noData returns the data of workers without a stats handler.
 func noData(fleet.Load) any { return nil }
 
 func nestedData(l fleet.Load) any { return newNestedLoad(l, 64) }
@@ -84,9 +84,8 @@ func encodeLoad06(worker uint64, l fleet.Load) (event []byte, known bool) {
 	}{worker, newNestedLoad(l, 32)}), l != (fleet.Load{})
 }
 
-// rustFloat32 is an f32 of Dynamo. It is written as Rust does: with a digit after the
-// point, and as null if it is NaN or infinite. In replies to a stats poll it is widened
-// first.
+// rustFloat32 is an f32 of Dynamo. It is encoded as by Rust: with a digit after the point, and as
+// null if it is NaN or infinite. In replies to a stats poll it is widened to 64 bits first.
 type rustFloat32 struct {
 	v    float32
 	bits int // 64 if it is widened, else 32

@@ -62,8 +62,8 @@ func (w *worker) hitSender(p *publisher) func() error {
 	}
 }
 
-// passGenerator generates the forward passes of a model. While it has requests there is one
-// pass each samplePeriod; a real model makes far more.
+// passGenerator generates the forward passes of a model. While the model has requests, there is
+// one pass in each samplePeriod. A real model makes far more.
 type passGenerator struct {
 	counter   uint64
 	sinceLast time.Duration // time since the last pass

@@ -60,7 +60,7 @@ func (p *pubSocket) serve(ctx context.Context) {
 	}
 }
 
-// publish sends a message to all its subscribers. It never blocks.
+// publish sends a message to all subscribers of its topic. It never blocks.
 func (p *pubSocket) publish(frames [][]byte) {
 	message := encodeMessage(frames)
 	p.mu.Lock()
@@ -181,8 +181,8 @@ func (s *subscriber) cancel(topic string) {
 	}
 }
 
-// enqueueReply waits for space in the queue. So nothing more is read from a subscriber that
-// sends pings and does not read the replies.
+// enqueueReply waits for space in the queue. Therefore the socket reads nothing more from a
+// subscriber that sends pings and does not read the replies.
 func (s *subscriber) enqueueReply(command []byte) {
 	select {
 	case s.queue <- command:

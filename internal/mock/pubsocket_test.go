@@ -182,21 +182,21 @@ func TestPubSocketAcceptsBothSubscriptionForms(t *testing.T) {
 			r.expect("\x04" + string(rune(5+len(context))) + "\x04PONG" + context)
 		}
 		r.send(form.subscribe + form.subscribe + form.cancel)
-		ping("once upon a time")
+		ping("still subscribed")
 		publishMessage(p, "a", "1")
 		publishMessage(p, "b", "2")
 		r.expect("\x01\x01a\x00\x011")
 		r.send(form.cancel)
 		ping("")
 		publishMessage(p, "a", "3")
-		ping("the end") // nothing came before it
+		ping("cancelled") // its PONG is the first to arrive: message 3 was not sent
 	}
 }
 
 func TestPubSocketDisconnectsInvalidPeers(t *testing.T) {
 	for name, input := range map[string]string{
-		"no ZMTP":                     "GET / HTTP/1.1\r\n" + strings.Repeat("Host: none\r\n", 10),
-		"an older ZMTP":               strings.Replace(greetingOf(0), "\x7f\x03", "\x7f\x01", 1),
+		"HTTP":                        "GET / HTTP/1.1\r\n" + strings.Repeat("Host: none\r\n", 10),
+		"an older version of ZMTP":    strings.Replace(greetingOf(0), "\x7f\x03", "\x7f\x01", 1),
 		"another mechanism":           strings.Replace(greetingOf(1), "NULL", "OOPS", 1),
 		"no READY":                    greetingOf(1) + "\x00\x02\x01a",
 		"a large frame":               greetingOf(1) + subReady + "\x02\x00\x00\x00\x01\x00\x00\x00\x00",

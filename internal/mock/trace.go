@@ -75,7 +75,7 @@ func newTrace(h hit, end time.Time) trace {
 	return trace{Schema: "dynamo.request.trace.v1", Event: "request_end", Time: end.UnixMilli(), Request: r}
 }
 
-// rustFloat64 is an f64 that is written as Rust does.
+// rustFloat64 is an f64 that is encoded as by Rust.
 type rustFloat64 float64
 
 // MarshalJSON implements json.Marshaler.

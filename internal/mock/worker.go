@@ -125,8 +125,8 @@ func (w *worker) service() string { return wire.ServiceName(w.release.era, w.Nam
 
 func (w *worker) subject(id uint64) string { return wire.Subject(w.service(), w.Endpoint, id) }
 
-// startService registers the worker as a NATS micro service. It returns nil if the workers
-// of the release are no such services.
+// startService registers the worker as a NATS micro service. It returns nil if the workers of the
+// release are not NATS micro services.
 func (w *worker) startService(id uint64) (micro.Service, error) {
 	if w.release.statsData == nil {
 		return nil, nil

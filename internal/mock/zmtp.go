@@ -25,7 +25,7 @@ const (
 	nullMechanism = "NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 )
 
-var errNotZMTP = errors.New("no ZMTP 3 subscriber with the NULL mechanism")
+var errNotZMTP = errors.New("not a ZMTP 3 subscriber with the NULL mechanism")
 
 // shakeHands exchanges the greeting and READY, within handshakeTimeout.
 func shakeHands(conn net.Conn, in *bufio.Reader) error {
@@ -59,7 +59,7 @@ func shakeHands(conn net.Conn, in *bufio.Reader) error {
 	return conn.SetDeadline(time.Time{})
 }
 
-// readFrame reads a frame of a subscriber. Each of its messages has one frame only.
+// readFrame reads a frame from a subscriber, whose messages have a single frame each.
 func readFrame(in *bufio.Reader) (flags byte, body string, err error) {
 	if flags, err = in.ReadByte(); err != nil {
 		return 0, "", err
