@@ -173,14 +173,14 @@ func (m *instance) waitUntilReady(ctx context.Context) error {
 	return err
 }
 
-var errEnded = errors.New("it has ended")
+var errEnded = errors.New("the process has ended")
 
 // failure returns the error that the instance has ended, or that one of its goroutines has
 // panicked. It returns nil while the instance runs.
 func (m *instance) failure() error {
-	switch messages := m.panicLine(); {
-	case messages != "":
-		return errors.New(messages)
+	switch line := m.panicLine(); {
+	case line != "":
+		return errors.New(line)
 	case m.hasEnded():
 		return fmt.Errorf("%w: %s", errEnded, m.lastLine())
 	}

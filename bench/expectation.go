@@ -72,13 +72,13 @@ func (l *expectation) removeWorkers(n int) {
 	l.remembered = min(l.remembered, most)
 }
 
-// rejectedSeries is the series that counts messages of workers that are not registered at
+// rejectedSeries returns the series that counts messages of workers that are not registered at
 // the endpoint.
 func rejectedSeries(k stats.Kind) string {
 	return fmt.Sprintf("dynamo_metrics_rejected_messages_total{kind=%q,reason=%q}", k, stats.NotRegistered)
 }
 
-// workersSeries is the series that counts the workers in a state.
+// workersSeries returns the series that counts the workers in a state.
 func workersSeries(state string) string {
 	return fmt.Sprintf(`llm_workers{component="backend",endpoint="load_metrics",state=%q}`, state)
 }

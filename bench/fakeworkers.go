@@ -150,7 +150,7 @@ func (c *fakeWorkers) leave() {
 	c.client.Revoke(ctx, c.lease) // if this fails, the lease expires later
 }
 
-// statsReply is the reply of worker n, in the captured form of 0.5.1.
+// statsReply returns the reply of worker n, in the captured form of 0.5.1.
 func statsReply(service string, n int) []byte {
 	b := fmt.Appendf(nil, `{"type":"io.nats.micro.v1.stats_response","name":%q,"id":"mlCmLGawmKd9l2%08x","version":"0.0.1","started":"2026-11-23T17:39:24.477497021Z","endpoints":[`, service, n)
 	data := fmt.Sprintf(`{"worker_stats":{"data_parallel_rank":null,"request_active_slots":7,"request_total_slots":64,"num_requests_waiting":9},"kv_stats":{"kv_active_blocks":%d,"kv_total_blocks":1000,"gpu_cache_usage_perc":0.25,"gpu_prefix_cache_hit_rate":0.5},"spec_decode_stats":null}`, n%1000)

@@ -116,5 +116,5 @@ func benchmark(f func(*testing.B)) (testing.BenchmarkResult, error) {
 	return best, nil
 }
 
-// perRun is the time of one run in nanoseconds, with fractions.
+// perRun returns the time of one run in nanoseconds, with fractions.
 func perRun(r testing.BenchmarkResult) float64 { return float64(r.T.Nanoseconds()) / float64(r.N) }

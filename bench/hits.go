@@ -155,8 +155,7 @@ func (s *environment) runBurst(ctx context.Context, m *instance, b *burst, names
 	return nil
 }
 
-// startBareSubscriber starts a process that subscribes to the events with an empty
-// callback.
+// startBareSubscriber starts a process that runs runBareSubscriber.
 func (s *environment) startBareSubscriber(ctx context.Context, namespace string) (*instance, error) {
 	port, err := devstack.FreePort("127.0.0.1", 0)
 	if err != nil {
@@ -170,7 +169,7 @@ func (s *environment) startBareSubscriber(ctx context.Context, namespace string)
 	return m, m.waitUntilReady(ctx)
 }
 
-// runBareSubscriber is what this process runs.
+// runBareSubscriber subscribes to the events with an empty callback, and serves their number.
 func (s subprocess) runBareSubscriber(ctx context.Context) error {
 	nc, err := nats.Connect(s.url, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {

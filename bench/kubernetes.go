@@ -66,7 +66,7 @@ func (s *environment) measureKubernetesOf(ctx context.Context, workers int) erro
 	return nil
 }
 
-// podResource is the resource that a worker of 1.6 writes: an endpoint, a model card, event
+// podResource returns the resource that a worker of 1.6 writes: an endpoint, a model card, event
 // channels (of topics that only routers subscribe to), and the fields that the API server
 // adds.
 func podResource(namespace string, i int) kubetest.Object {

@@ -52,7 +52,7 @@ func newMetricsFuzzer(ctx context.Context, s *environment, rng *rand.Rand) (*met
 
 func (l *metricsFuzzer) close() { l.server.Close() }
 
-// template is the URL template for the worker's metrics.
+// template returns the URL template for the worker's metrics.
 func (l *metricsFuzzer) template() string { return "http://" + l.address + "/{worker_id}" }
 
 func (l *metricsFuzzer) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -27,7 +27,7 @@ func (s *environment) measurePolls(ctx context.Context) error {
 	return nil
 }
 
-// interval is the time between two polls. It must be long enough for all replies.
+// interval returns the time between two polls. It must be long enough for all replies.
 func interval(workers int) time.Duration {
 	if workers > 1000 {
 		return time.Second

@@ -24,7 +24,7 @@ type process struct {
 	firstPanic string // the line of the first panic
 }
 
-// start runs a program. Its environment is env and the few variables that every program
+// start starts a program. Its environment is env and the few variables that every program
 // needs.
 func start(ctx context.Context, env []string, path string, args ...string) (*process, error) {
 	p := &process{cmd: exec.CommandContext(ctx, path, args...), ended: make(chan struct{})}
@@ -98,7 +98,7 @@ func (p *process) panicLine() string {
 }
 
 // resident returns the resident memory of the process in bytes, now and at its peak.
-func (p *process) resident() (now, most int64, err error) {
+func (p *process) resident() (now, peak int64, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		return 0, 0, err
@@ -113,10 +113,10 @@ func (p *process) resident() (now, most int64, err error) {
 		case "VmRSS:":
 			now = kilobytes * 1024
 		case "VmHWM:":
-			most = kilobytes * 1024
+			peak = kilobytes * 1024
 		}
 	}
-	return now, most, nil
+	return now, peak, nil
 }
 
 // cpuTime returns the CPU time of this process, in nanoseconds.

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// summaryOfSoak is a scrape in a soak: the permanent workers, one of which has been hit,
-// and more lines.
+// summaryOfSoak returns the summary of a scrape in a soak, with the permanent workers, a hit of
+// one of them, and more lines.
 func summaryOfSoak(more string) summary {
 	var b strings.Builder
 	for i := range soakPermanent {

@@ -106,8 +106,8 @@ func (s *zmqPublisher) connections() int {
 	return s.accepted
 }
 
-// zmtpGreeting is the greeting and the READY command of a publisher of ZMTP 3.0, to which
-// subscribers send no PING.
+// zmtpGreeting returns the greeting and the READY command of a publisher of ZMTP 3.0.
+// Subscribers send no PING to such a publisher.
 func zmtpGreeting() []byte {
 	greeting := "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x7f" + "\x03\x00" + "NULL" + strings.Repeat("\x00", 16+32)
 	return appendFrame([]byte(greeting), 4, []byte("\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB"))

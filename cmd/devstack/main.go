@@ -1,6 +1,6 @@
-// Command devstack runs a whole Dynamo fleet in one process, for trying things out: a NATS
-// server and an etcd, mock workers, and the metrics program. Programs and real Dynamo
-// workers in other shells find it without configuration.
+// Command devstack runs everything that is needed to try metrics out in one process: a NATS
+// server, an etcd, mock workers, and the metrics program. Programs and real Dynamo workers in
+// other shells find the servers without configuration.
 //
 //	go run ./cmd/devstack
 //	go run ./cmd/devstack --release mixed # mock workers of every release and event plane

@@ -71,7 +71,8 @@ func TestMockWorkerNamesInvalidFlags(t *testing.T) {
 	}
 }
 
-// All of Dynamo's programs share DYN_LOG, so a filter that is invalid here is not an error.
+// TestMockWorkerWarnsOfInvalidLogFilter checks that an invalid filter is not an error, because
+// all of Dynamo's programs share DYN_LOG.
 func TestMockWorkerWarnsOfInvalidLogFilter(t *testing.T) {
 	s := start(t, func(name string) string {
 		return map[string]string{"DYN_LOG": "inof", "NATS_SERVER": "nats://127.0.0.1:1"}[name]

@@ -17,7 +17,7 @@ type Channel struct {
 	Publisher uint64 // publisher id in the event envelopes
 
 	Plane         EventPlane
-	Address       string // ZMQ: tcp://host:port; broker: its subscribers' addresses, separated by ";"
+	Address       string // ZMQ: tcp://host:port; broker: its addresses for subscribers, separated by ";"
 	SubjectPrefix string // NATS: the subject without the topic
 }
 

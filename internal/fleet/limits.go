@@ -209,7 +209,7 @@ func (f *Fleet) roomForUnlisted(id WorkerID) bool {
 	return f.unregisteredWorkers.workers.Len() < f.bounds.unregisteredWorkers
 }
 
-// roomForAttachment is like roomForWorker for one more attachment of the worker.
+// roomForAttachment is like roomForWorker, but for one more attachment of the worker.
 func (f *Fleet) roomForAttachment(w *worker, by evidence) bool {
 	own := len(w.attachments) < maxAttachments
 	if own && f.footprint.attachments < f.bounds.attachments && (by == byRegistry || f.footprint.unregisteredAttachments < f.bounds.unregisteredAttachments) {

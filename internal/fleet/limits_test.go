@@ -58,7 +58,7 @@ func TestLimitsEmptyEndpointsOfLargeFleet(t *testing.T) {
 	wantRefused(t, f, map[stats.Limit]uint64{stats.EndpointLimit: 3000 - 1024})
 }
 
-func TestLimitsEndpointsToWorkers(t *testing.T) {
+func TestLimitsEndpointsToNumberOfWorkers(t *testing.T) {
 	f := newFleet(everything, 1500)
 	for i := range 1500 {
 		register(f, numberedEndpoint(i), uint64(i+1))
@@ -182,7 +182,7 @@ func TestLimitsUnregisteredAttachments(t *testing.T) {
 		register(f, numberedEndpoint(20+i), 1)
 	}
 	testutil.Equal(t, "attachments", f.footprint.attachments, 32)
-	register(f, numberedEndpoint(28), 1) // evicts them
+	register(f, numberedEndpoint(28), 1) // evicts the attachments of worker 2
 	wantRefused(t, f, map[stats.Limit]uint64{stats.AttachmentLimit: 3})
 	testutil.Equal(t, "attachments", []int32{f.footprint.attachments, f.footprint.unregisteredAttachments, f.footprint.unregisteredRanks}, []int32{29, 0, 0})
 	testutil.Equal(t, "workers", f.workers.len(), 1)

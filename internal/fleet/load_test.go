@@ -49,7 +49,7 @@ func loadWith(active, total, usage any) (l Load) {
 	return l
 }
 
-// placeholderCase is what the ranks of a worker report, and what is to be shown.
+// placeholderCase is what the ranks of a worker report, and what the Fleet must show.
 type placeholderCase struct {
 	card  Card
 	ranks []Load
@@ -57,7 +57,7 @@ type placeholderCase struct {
 	whole Load
 }
 
-// check compares what the Fleet shows of its only worker with the case.
+// check compares what the Fleet shows of its only worker with what it must show.
 func (c placeholderCase) check(t *testing.T, f *Fleet) {
 	t.Helper()
 	w := onlyWorker(t, f)
@@ -109,7 +109,7 @@ var placeholderCases = map[string]placeholderCase{
 		want:  []Load{loadWith(0, nil, 0.0), loadWith(50, 100, 0.5), loadWith(100, 200, 0.5)},
 		whole: loadWith(150, 300, 1.0/3),
 	},
-	"idle rank, with a contradicting one": {
+	"idle rank, with one that contradicts its total": {
 		ranks: []Load{loadWith(0, 1, 0.0), loadWith(nil, 1, 0.5)},
 		want:  []Load{loadWith(0, nil, 0.0), loadWith(nil, nil, 0.5)},
 		whole: loadWith(nil, nil, 0.25),
@@ -198,9 +198,9 @@ func TestLoadIgnoresMetricsOfRouters(t *testing.T) {
 func TestLoadFractionsAreChecked(t *testing.T) {
 	share := Some[float64]
 	for _, c := range []struct {
-		says  float64
-		want  Opt[float64]
-		wrong uint64
+		reported float64
+		want     Opt[float64]
+		wrong    uint64
 	}{
 		{0, share(0), 0}, {0.5, share(0.5), 0}, {1, share(1), 0},
 		{1.0000001, share(1), 0}, {1.1, share(1), 0},
@@ -208,43 +208,43 @@ func TestLoadFractionsAreChecked(t *testing.T) {
 		{math.NaN(), Opt[float64]{}, 0}, {-1, Opt[float64]{}, 0}, // unknown values
 	} {
 		for _, hits := range []bool{false, true} {
-			says, want := Load{Waiting: Some[uint64](3)}, Load{Waiting: Some[uint64](3)}
+			reported, want := Load{Waiting: Some[uint64](3)}, Load{Waiting: Some[uint64](3)}
 			if hits {
-				says.HitRate, want.HitRate = share(c.says), c.want
+				reported.HitRate, want.HitRate = share(c.reported), c.want
 			} else {
-				says.CacheUsage, want.CacheUsage = share(c.says), c.want
+				reported.CacheUsage, want.CacheUsage = share(c.reported), c.want
 			}
 			origin := Origin{Endpoint: generate, Worker: 1}
-			for _, way := range []struct {
-				kind stats.Kind
-				take func(f *Fleet)
+			for _, source := range []struct {
+				kind   stats.Kind
+				record func(f *Fleet)
 			}{
 				{stats.StatsReply, func(f *Fleet) {
-					f.RecordPollReply(PollReply{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: says})
+					f.RecordPollReply(PollReply{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: reported})
 				}},
-				{stats.LoadEvent, func(f *Fleet) { f.RecordLoad(origin, FromLoadEvent, says) }},
-				{stats.WorkerMetrics, func(f *Fleet) { ranksOf(f, Card{}, says) }},
+				{stats.LoadEvent, func(f *Fleet) { f.RecordLoad(origin, FromLoadEvent, reported) }},
+				{stats.WorkerMetrics, func(f *Fleet) { ranksOf(f, Card{}, reported) }},
 			} {
 				f := newFleet(everything, largeLimit)
 				ranksOf(f, Card{})
-				way.take(f)
+				source.record(f)
 				testutil.Equal(t, "load", onlyWorker(t, f).Load.V, want)
-				testutil.Equal(t, "counted", f.Stats.Rejected(way.kind, stats.OutOfRange), c.wrong)
+				testutil.Equal(t, "counted", f.Stats.Rejected(source.kind, stats.OutOfRange), c.wrong)
 			}
 		}
 	}
 }
 
-// TestLoadCacheUsageHasOneDefinition checks that the usage is what the worker reports, or else
-// is computed from its blocks.
+// TestLoadCacheUsageHasOneDefinition checks that the usage is what the worker reports, and that
+// it is computed from the blocks of a worker that does not report it.
 func TestLoadCacheUsageHasOneDefinition(t *testing.T) {
 	n, share := Some[uint64], Some[float64]
 	blocks := Load{KVActive: n(250), KVTotal: n(1000)}
 	both := Load{KVActive: n(250), KVTotal: n(1000), CacheUsage: share(0.4)}
 	for _, c := range []struct {
-		source Source
-		says   Load
-		want   float64
+		source   Source
+		reported Load
+		want     float64
 	}{
 		{FromStats, blocks, 0.25}, {FromStats, both, 0.4}, {FromLoadEvent, blocks, 0.25}, {FromLoadEvent, both, 0.4},
 		{FromStats, Load{KVActive: n(1005), KVTotal: n(1000)}, 1}, {FromLoadEvent, Load{KVActive: n(1500), KVTotal: n(1000)}, 1},
@@ -252,9 +252,9 @@ func TestLoadCacheUsageHasOneDefinition(t *testing.T) {
 		f := newFleet(everything, largeLimit)
 		ranksOf(f, Card{})
 		if c.source == FromStats {
-			f.RecordPollReply(PollReply{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: c.says})
+			f.RecordPollReply(PollReply{Endpoint: generate, Worker: lease(1), Outcome: Reported, Load: c.reported})
 		} else {
-			f.RecordLoad(Origin{Endpoint: generate, Worker: 1}, c.source, c.says)
+			f.RecordLoad(Origin{Endpoint: generate, Worker: 1}, c.source, c.reported)
 		}
 		testutil.Equal(t, "cache usage", onlyWorker(t, f).Load.V.CacheUsage, share(c.want))
 	}

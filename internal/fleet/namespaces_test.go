@@ -2,7 +2,7 @@ package fleet
 
 import "testing"
 
-// TestNamespacesKeepEndpointsApart has two generations of workers, as during an update by
+// TestNamespacesKeepEndpointsApart checks two generations of workers, as during an update by
 // Dynamo's operator. The namespace of each ends in a hash of its configuration.
 func TestNamespacesKeepEndpointsApart(t *testing.T) {
 	for _, namespaces := range []string{"lab*", "*"} {

@@ -29,8 +29,8 @@ func permutations(n int, f func(order []int)) {
 	next(nil, all)
 }
 
-// TestPendingOrderDoesNotMatter has events, a model card, a registration, and the registration
-// of another worker at the same endpoint in every order.
+// TestPendingOrderDoesNotMatter records events, a model card, a registration, and the
+// registration of another worker at the same endpoint in every order.
 func TestPendingOrderDoesNotMatter(t *testing.T) {
 	for name, from := range map[string]Endpoint{"named": generate, "of a component": {Component: "backend"}, "not named": {}} {
 		steps := []func(f *Fleet){

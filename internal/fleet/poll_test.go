@@ -42,7 +42,7 @@ func TestPollAcceptsLateReply(t *testing.T) {
 	wantShown(t, f, "backend/generate: 1 answering mean 20", "  1 down kv 20")
 }
 
-func TestPollThatDoesNotCountIsNoMiss(t *testing.T) {
+func TestPollThatDoesNotCountIsNotMissed(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	register(f, generate, 1)
 	poll(f, loaded(generate, lease(1), 10))

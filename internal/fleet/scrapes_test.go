@@ -160,8 +160,8 @@ func TestScrapeOfFormerProcessIsDropped(t *testing.T) {
 	wantShown(t, f, "backend/generate: 1 answering mean 60", "  1 up kv 60")
 }
 
-// TestScrapeHitRateOfLastLookups checks, too, that the rate starts again when the engine has
-// restarted.
+// TestScrapeHitRateOfLastLookups checks the rate between scrapes, and after a restart of the
+// engine.
 func TestScrapeHitRateOfLastLookups(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	registerPublishing(f, generate, 1)

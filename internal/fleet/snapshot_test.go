@@ -57,7 +57,7 @@ func TestSnapshotListsUnregistered(t *testing.T) {
 	testutil.Equal(t, "states", states, []State{StateAnswering, 0, StateMalformed})
 	testutil.Equal(t, "unregistered workers", s.Unregistered, []WorkerState{{
 		Endpoint: generate, ID: lease(2), Label: "2", Service: "dynamo_backend", State: StateUnregistered, Listed: true, Up: true,
-		Load: Some(withUse(loaded(generate, lease(2), 30).Load, 0.3)),
+		Load: Some(withUsage(loaded(generate, lease(2), 30).Load, 0.3)),
 	}})
 	register(f, generate, 2)
 	f.SnapshotInto(&s)
@@ -143,17 +143,17 @@ func TestSnapshotSpread(t *testing.T) {
 func TestSnapshotSpreadOfShownPairs(t *testing.T) {
 	f := newFleet(everything, largeLimit)
 	register(f, generate, 1, 2)
-	half := loaded(generate, lease(2), 90)
-	half.Load.KVTotal = Opt[uint64]{}
-	half.Load.ActiveSlots = Some[uint64](1)
-	poll(f, loaded(generate, lease(1), 10), half)
+	partial := loaded(generate, lease(2), 90)
+	partial.Load.KVTotal = Opt[uint64]{}
+	partial.Load.ActiveSlots = Some[uint64](1)
+	poll(f, loaded(generate, lease(1), 10), partial)
 	wantShown(t, f, "backend/generate: 2 answering mean 10", "  1 up kv 10", "  2 up kv 90")
 	w := f.Snapshot().Workers
 	testutil.Equal(t, "worker 1 shows blocks", w[0].ShowsBlocks(), true)
 	testutil.Equal(t, "worker 2 shows blocks", w[1].ShowsBlocks(), false)
 	testutil.Equal(t, "worker 2 shows slots", w[1].ShowsSlots(), false)
-	half.Load.TotalSlots = Some[uint64](2)
-	f.RecordPollReply(half)
+	partial.Load.TotalSlots = Some[uint64](2)
+	f.RecordPollReply(partial)
 	testutil.Equal(t, "worker 2 shows slots, both known", f.Snapshot().Workers[1].ShowsSlots(), true)
 
 	deregister(f, generate, 1)
@@ -213,8 +213,8 @@ func TestSnapshotUnknownEndpointExpires(t *testing.T) {
 	testutil.Equal(t, "endpoints", len(f.endpoints), 0)
 }
 
-// withUse returns the load with a cache usage.
-func withUse(l Load, use float64) Load {
-	l.CacheUsage = Some(use)
+// withUsage returns the load with a cache usage.
+func withUsage(l Load, usage float64) Load {
+	l.CacheUsage = Some(usage)
 	return l
 }

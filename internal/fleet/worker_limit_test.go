@@ -38,7 +38,7 @@ func TestWorkerLimitServesKnownWorkers(t *testing.T) {
 	wantShown(t, f, "backend/generate: 1 answering 1 events mean 10", "  1 up kv 10 hits 5/20")
 }
 
-func TestWorkerLimitFreesRoomOfLeavers(t *testing.T) {
+func TestWorkerLimitFreesRoomOfDeregistered(t *testing.T) {
 	f := newFleet(everything, 2)
 	register(f, generate, 1)
 	register(f, loadMetrics, 1)

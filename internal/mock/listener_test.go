@@ -145,7 +145,7 @@ func (e *listener) subscribeNATS(nc *nats.Conn) {
 	}
 }
 
-// waitForEventsInAnyOrder is waitForEvents for events whose order is not fixed.
+// waitForEventsInAnyOrder is like waitForEvents, but accepts the events in any order.
 func (e *listener) waitForEventsInAnyOrder(want ...string) {
 	e.t.Helper()
 	testutil.Until(e.t, func() error {

@@ -166,8 +166,8 @@ func (r *rawSubscriber) shakeHands(minor byte) {
 	r.send(subReady)
 }
 
-// Both forms add and cancel a subscription. A topic must be cancelled as often as it was
-// subscribed to. The PONG shows when that is done.
+// TestPubSocketAcceptsBothSubscriptionForms adds and cancels subscriptions. A topic must be
+// cancelled as often as it was subscribed to. The PONG shows when the socket has done that.
 func TestPubSocketAcceptsBothSubscriptionForms(t *testing.T) {
 	for minor, form := range []struct{ subscribe, cancel string }{
 		{"\x00\x02\x01a", "\x00\x02\x00a"},
@@ -226,8 +226,8 @@ func TestPubSocketDisconnectsInvalidPeers(t *testing.T) {
 	}
 }
 
-// A subscriber that does not read loses the messages beyond the limit. Others are not
-// affected.
+// TestPubSocketDropsForSlowSubscriber checks that a subscriber that does not read loses the
+// messages beyond the limit, and that others are not affected.
 func TestPubSocketDropsForSlowSubscriber(t *testing.T) {
 	p, _ := startPub(t)
 	slow := dial(t, p)

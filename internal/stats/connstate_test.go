@@ -72,7 +72,7 @@ func TestConnStateLastErrorWhileDown(t *testing.T) {
 	c.SetConnected(false)
 	testutil.Equal(t, "lost", c.LastError(), "")
 	c.SetError(strings.Repeat("ü", 1000))
-	testutil.Equal(t, "a long text of the server is cut", len(c.LastError()) <= maxErrorLength+len("…") && utf8.ValidString(c.LastError()), true)
+	testutil.Equal(t, "a long text of the server is shortened", len(c.LastError()) <= maxErrorLength+len("…") && utf8.ValidString(c.LastError()), true)
 }
 
 func TestConnStateUpBeforeFirstUse(t *testing.T) {

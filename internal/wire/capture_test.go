@@ -100,5 +100,5 @@ func endpointLoadsOf(t testing.TB, b []byte) (StatsReply, []endpointLoad) {
 	return reply, loads
 }
 
-// noEndpoint is the isEndpoint of SplitSubject if no endpoint is known.
+// noEndpoint is an argument isEndpoint for SplitSubject that accepts no name.
 func noEndpoint(string) bool { return false }

@@ -61,7 +61,8 @@ func TestParseCardReadsCaptures(t *testing.T) {
 	}
 }
 
-// All workers of this test have a system server.
+// TestParseCardReadsMetricsAddressFrom14 reads the cards of workers that have a system server.
+// Only from 1.4 on the cards have its address.
 func TestParseCardReadsMetricsAddressFrom14(t *testing.T) {
 	for release, want := range map[string]string{"1.3.1": "", "1.4.2": "192.0.2.2:28081", "1.5.1": "192.0.2.2:28081"} {
 		kv := testutil.CapturedJSON[keyValue](t, release, "card_with_system_port.json")

@@ -449,7 +449,7 @@ func checkChannelKeys(t *testing.T, namespace string, c fleet.Channel) {
 	}
 }
 
-// FuzzFileName checks that FileName and FileKey are inverse to each other.
+// FuzzFileName checks that FileName and FileKey are inverses of each other.
 func FuzzFileName(f *testing.F) {
 	for _, release := range fileReleases {
 		for path := range testutil.CapturedJSON[map[string]string](f, release, "file_kv.json") {

@@ -134,7 +134,7 @@ func FuzzParseHitRate(f *testing.F) {
 	})
 }
 
-// FuzzSplitSubject checks that Subject and SplitSubject are inverse to each other for valid
+// FuzzSplitSubject checks that Subject and SplitSubject are inverses of each other for valid
 // names.
 func FuzzSplitSubject(f *testing.F) {
 	for _, file := range capturedReplies(f) {
@@ -176,7 +176,7 @@ func canonicalKey(key string) string {
 	return strings.TrimSuffix(key, id) + strings.ToLower(strings.TrimLeft(id, "0"))
 }
 
-// FuzzParseKey checks that Key and ParseKey are inverse to each other for valid names.
+// FuzzParseKey checks that Key and ParseKey are inverses of each other for valid names.
 func FuzzParseKey(f *testing.F) {
 	for _, r := range releases {
 		for _, kv := range testutil.CapturedJSON[[]struct{ Key string }](f, r.name, "etcd_keys.json") {

@@ -116,8 +116,8 @@ func (s jsonScanner) key(i int) (key []byte, value int) {
 }
 
 // keyList lists the keys of an object with their quotes and colon, in the order in which
-// workers write them. Finding out which key comes next would take most of the time of
-// reading a reply, so matchKey tries the expected one first.
+// workers write them. Comparing each key with all of them would take most of the time of
+// reading a reply, so matchKey compares it with the expected one first.
 type keyList []string
 
 // matchKey returns the index in keys of the key at i, or -1 for an unknown key, and the
@@ -136,7 +136,7 @@ func (s jsonScanner) matchKey(i int, keys keyList, expected int) (which, value i
 	}
 	for _, c := range key {
 		if c >= 'A' && c <= 'Z' {
-			return -1, s.fail() // encoding/json would take "Worker_ID" for worker_id
+			return -1, s.fail() // encoding/json would accept "Worker_ID" for worker_id
 		}
 	}
 	return -1, i

@@ -207,7 +207,7 @@ func TestLayoutParseValueRejectsOtherWorkers(t *testing.T) {
 	}
 }
 
-func TestLayoutParseValueTellsBadJSONFromMismatch(t *testing.T) {
+func TestLayoutParseValueDistinguishesBadJSONFromMismatch(t *testing.T) {
 	in := instance("backend", "generate", 0x1f)
 	for _, l := range Layouts {
 		for _, value := range []string{"", "{", "[]", `"x"`, "\xff", `{"lease_id":-1}`, `{"instance_id":"31"}`, `{"component":5}`} {

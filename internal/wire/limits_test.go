@@ -163,7 +163,8 @@ func TestLimitOfTransport(t *testing.T) {
 	}
 }
 
-// Names of namespaces from the network become labels, so they must be UTF-8.
+// TestLimitOfNamespacesToValidUTF8 checks that a pattern selects only names that are UTF-8,
+// because names from the network become labels.
 func TestLimitOfNamespacesToValidUTF8(t *testing.T) {
 	for name, matches := range map[string]bool{"lab": true, "lab-ü": true, "lab\xff": false, "": false} {
 		for _, n := range []Namespaces{"*", "l*"} {

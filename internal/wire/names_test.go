@@ -44,7 +44,8 @@ func TestServiceNamesOfAllErasCoverEveryRelease(t *testing.T) {
 	}
 }
 
-// This is known from Dynamo's source only: it trims the name after it appends the hash.
+// TestServiceNameTrimsLeadingUnderscores checks what is known from Dynamo's source only: it
+// trims the name after it appends the hash.
 func TestServiceNameTrimsLeadingUnderscores(t *testing.T) {
 	testutil.Equal(t, "ServiceName", ServiceName(EraSeed, "_", "_"), hash("_|_"))
 	testutil.Equal(t, "ServiceName", ServiceName(EraHashed, "дина", "мо"), hash("дина_мо"))

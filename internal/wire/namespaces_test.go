@@ -32,7 +32,7 @@ func TestNamespacesMatchExactlyOrByPrefix(t *testing.T) {
 	}
 }
 
-// The test covers pairs of names and patterns of all kinds.
+// TestNamespacesOverlapsWhereANameFitsBoth checks pairs of names and patterns of all kinds.
 func TestNamespacesOverlapsWhereANameFitsBoth(t *testing.T) {
 	all := []Namespaces{"lab", "lab-1", "other", "lab*", "lab-*", "la*", "other*", "*", "", "lab\xff", "lab\xff*", Namespaces(strings.Repeat("l", 257) + "*")}
 	for watched, yes := range map[Namespaces][]Namespaces{
@@ -121,7 +121,7 @@ func TestNamespacesOfKeyWithMisleadingNames(t *testing.T) {
 			_, ok = Namespaces("x*").OfKey(key)
 			testutil.Equal(t, "ok", ok, false)
 		}
-		one := Namespaces(cmp.Or(want, "lab")) // without a pattern OfKey does not look at the key
+		one := Namespaces(cmp.Or(want, "lab")) // without a pattern OfKey does not read the key
 		ns, ok = one.OfKey(key)
 		testutil.Equal(t, "namespace", ns, string(one))
 		testutil.Equal(t, "ok", ok, true)

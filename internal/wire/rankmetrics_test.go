@@ -20,7 +20,8 @@ func readWorkerMetrics(t *testing.T, text string) ([]WorkerMetrics, WorkerMetric
 	return values, r.Faults
 }
 
-// Samples that differ only in labels that are not read are merged, in any order.
+// TestWorkerMetricsReaderMergesOtherLabels checks that samples are merged, in any order, if they
+// differ only in labels that are not read.
 func TestWorkerMetricsReaderMergesOtherLabels(t *testing.T) {
 	n, share := fleet.Some[uint64], fleet.Some[float64]
 	for name, c := range map[string]struct {
@@ -106,7 +107,8 @@ func TestWorkerMetricsReaderSumsSGLangQueues(t *testing.T) {
 	}
 }
 
-// Both the text format and OpenMetrics allow text after a value.
+// TestWorkerMetricsReaderTrimsAfterValue checks what may follow a value in the text format and
+// in OpenMetrics.
 func TestWorkerMetricsReaderTrimsAfterValue(t *testing.T) {
 	for _, after := range []string{
 		"", " ", "\t", " \t ", "\r", " \r", " 1795645127000", " 1795645127", " 1795645127.123", "\t1.7956e9 ", " -1",
@@ -124,7 +126,8 @@ func TestWorkerMetricsReaderTrimsAfterValue(t *testing.T) {
 	}
 }
 
-// A malformed sample is skipped and counted, at any position.
+// TestWorkerMetricsReaderSkipsBadLines checks that a malformed sample is skipped and counted, at
+// any position.
 func TestWorkerMetricsReaderSkipsBadLines(t *testing.T) {
 	good := []string{`vllm:num_requests_running{engine="0"} 3`, `vllm:num_requests_waiting{engine="0"} 1`, `vllm:kv_cache_usage_perc{engine="1"} 0.5`}
 	want, _ := readWorkerMetrics(t, strings.Join(good, "\n"))

@@ -78,7 +78,8 @@ func TestWorkerMetricsReaderReadsCaptures(t *testing.T) {
 	})
 }
 
-// The files of this test are written from the engines' public sources.
+// TestWorkerMetricsReaderReadsEngineFormats reads files that were not captured, but written
+// after the engines' public sources.
 func TestWorkerMetricsReaderReadsEngineFormats(t *testing.T) {
 	n, share := fleet.Some[uint64], fleet.Some[float64]
 	backend := fleet.Endpoint{Component: "backend", Name: "generate"}
@@ -127,7 +128,7 @@ func TestWorkerMetricsReaderReadsEngineFormats(t *testing.T) {
 	})
 }
 
-// The reader gets every file one byte at a time.
+// TestWorkerMetricsReaderReadsByteByByte gives every file to the reader one byte at a time.
 func TestWorkerMetricsReaderReadsByteByByte(t *testing.T) {
 	for _, path := range capturedWorkerMetrics(t) {
 		values, err := new(WorkerMetricsReader).Read(iotest.OneByteReader(bytes.NewReader(testutil.Captured(t, path))))
@@ -224,7 +225,8 @@ func TestWorkerMetricsReaderPrefersDPRank(t *testing.T) {
 	}
 }
 
-// Dynamo joins the output of several registries, so headers may come twice.
+// TestWorkerMetricsReaderAcceptsRepeatedHeaders has headers twice, as in the metrics of workers,
+// because Dynamo joins the output of several registries.
 func TestWorkerMetricsReaderAcceptsRepeatedHeaders(t *testing.T) {
 	text := strings.Repeat("# HELP vllm:num_requests_waiting x\n# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine=\"0\"} 3\n", 2)
 	values, err := new(WorkerMetricsReader).Read(strings.NewReader(text))
@@ -258,7 +260,8 @@ func TestWorkerMetricsReaderRejectsInvalid(t *testing.T) {
 	}
 }
 
-// A long line of another family is skipped, and the samples after it are read.
+// TestWorkerMetricsReaderSkipsLongLines checks that a long line of another family is skipped,
+// and that the samples after it are read.
 func TestWorkerMetricsReaderSkipsLongLines(t *testing.T) {
 	text := "other{x=\"" + strings.Repeat("vllm:num_requests_running 5 ", maxLine/10) + "\"} 1\nvllm:num_requests_running 4"
 	values, err := new(WorkerMetricsReader).Read(strings.NewReader(text))
