@@ -93,7 +93,7 @@ func quoteIfNeeded(s string) string {
 }
 
 // escape escapes the characters that could break the line or control a terminal, as Go does in a
-// string. The original also escapes control sequences in messages, but lets newlines through.
+// string. The original escapes control sequences in messages, too, but not newlines.
 func escape(s string) string {
 	if !strings.ContainsFunc(s, unprintable) && utf8.ValidString(s) {
 		return s

@@ -148,8 +148,8 @@ func (a *attachment) loadCertainty() int {
 }
 
 // FindPublishers reports whether a worker that publishes its load is registered at a watched
-// endpoint. If the flags name an endpoint, and no such worker has its load there, elsewhere
-// has the names of the component's endpoints with the loads.
+// endpoint. If the flags name an endpoint, and none of these workers has its load there,
+// elsewhere has the names of the component's endpoints where their loads are.
 func (f *Fleet) FindPublishers() (found bool, elsewhere []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,7 +1,7 @@
 package fleet
 
-// RegistrationOf returns the registration of a worker at an endpoint that a key of the
-// registry holds. It returns false if the key was not accepted.
+// RegistrationOf returns the registration that a key of the registry holds for a worker at an
+// endpoint. It returns false if the key was not accepted.
 func (f *Fleet) RegistrationOf(key string, in Instance) (Registration, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -11,8 +11,8 @@ func (f *Fleet) RegistrationOf(key string, in Instance) (Registration, bool) {
 	return Registration{}, false
 }
 
-// CardOf returns the model card of a worker at an endpoint that a key of the registry holds.
-// It returns false if the key was not accepted.
+// CardOf returns the model card that a key of the registry holds for a worker at an endpoint. It
+// returns false if the key was not accepted.
 func (f *Fleet) CardOf(key string, in Instance) (Card, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -28,8 +28,8 @@ type PollReply struct {
 	Rank    uint32 // the data parallel rank of Load
 }
 
-// BeginPoll starts a stats poll. From now on the Fleet waits for a reply of each registered
-// worker for each watched component that it is registered in.
+// BeginPoll starts a stats poll. From now on the Fleet waits for replies of the registered
+// workers: of each worker, one reply for each watched component in which it is registered.
 func (f *Fleet) BeginPoll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -118,7 +118,7 @@ func (f *Fleet) pollAnswered() bool {
 }
 
 // EndPoll ends the current poll. If counts is true, the workers that did not answer have
-// missed it. Counts must be false if the connection to NATS or etcd was lost meanwhile.
+// missed it. Counts must be false if the connection to NATS or etcd was lost during the poll.
 func (f *Fleet) EndPoll(counts bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -4,7 +4,7 @@ package fleet
 // is the one with its load, as far as that is known.
 type Presence struct {
 	Endpoint
-	ID       WorkerID
+	ID WorkerID
 	// Expected means that its load is expected there. Otherwise it may not be a worker, or its
 	// load may be at an endpoint that is not watched.
 	Expected bool

@@ -182,7 +182,7 @@ func TestConnStateIdleIsNoOutage(t *testing.T) {
 		c.SetConnected(false) // it stops: its connection is closed before its key is deleted
 		time.Sleep(time.Second)
 		c.SetIdle()
-		wantConn(t, "stopped regularly", &c, 2, 5*time.Second+2*time.Millisecond, time.Second)
+		wantConn(t, "stopped as intended", &c, 2, 5*time.Second+2*time.Millisecond, time.Second)
 		c.SetConnected(true) // a publisher that is already connected
 		c.SetConnected(false)
 		time.Sleep(time.Second)

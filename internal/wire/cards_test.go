@@ -85,8 +85,8 @@ func TestParseCardAcceptsVariants(t *testing.T) {
 		"without totals":               {`{"type":"Model","card_json":{"display_name":"m","runtime_config":{"total_kv_blocks":null}}}`, fleet.Card{Model: "m"}},
 		"without a name":               {`{"runtime_config":{"max_num_seqs":3}}`, fleet.Card{MaxSeqs: some(3)}},
 		"with a name that is too long": {`{"display_name":"` + strings.Repeat("m", maxName+1) + `","runtime_config":{}}`, fleet.Card{}},
-		"of ranks":                     {`{"display_name":"m","runtime_config":{"total_kv_blocks":18446744073709551615,"data_parallel_size":8}}`, fleet.Card{Model: "m", KVTotal: some(1<<64 - 1), Ranks: some(8)}},
-		"of a path":                    {`{"display_name":"Qwen/Qwen3-0.6B","kv_cache_block_size":32,"runtime_config":{}}`, fleet.Card{Model: "Qwen/Qwen3-0.6B", BlockSize: some(32)}},
+		"with ranks":                   {`{"display_name":"m","runtime_config":{"total_kv_blocks":18446744073709551615,"data_parallel_size":8}}`, fleet.Card{Model: "m", KVTotal: some(1<<64 - 1), Ranks: some(8)}},
+		"with a path as its name":      {`{"display_name":"Qwen/Qwen3-0.6B","kv_cache_block_size":32,"runtime_config":{}}`, fleet.Card{Model: "Qwen/Qwen3-0.6B", BlockSize: some(32)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseCard([]byte(c.value))
