@@ -1,5 +1,5 @@
-// Package fleettest makes fleets for the tests of packages that read a Fleet. Some are made of
-// what workers of a release sent, and others are large.
+// Package fleettest makes fleets for the tests of other packages: fleets of workers whose answers
+// and events were captured, and large ones.
 package fleettest
 
 import (
@@ -13,7 +13,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// LoadMetrics is the endpoint at which workers up to 0.5.1 report their load.
+// LoadMetrics is the endpoint at which workers of releases up to 0.5.1 report their load.
 var LoadMetrics = fleet.Endpoint{Component: "backend", Name: "load_metrics"}
 
 // Generate is the endpoint that serves a model.
@@ -22,13 +22,13 @@ var Generate = fleet.Endpoint{Component: "backend", Name: "generate"}
 // Everything is the target without a component, which covers all endpoints.
 var Everything = fleet.Target{}
 
-// Reported is the time on the clock of these fleets, when they receive their loads.
+// Reported is the time on the clock of these fleets, at which their loads are received.
 var Reported = time.Date(2025, 2, 26, 18, 45, 5, 0, time.UTC)
 
 // maxWorkers is a limit that no test reaches by accident.
 const maxWorkers = 1000
 
-// New returns a Fleet whose clock is at Reported. Its registry, if it has one, is empty.
+// New returns a fleet without workers that has read its registry, if workers register at all.
 func New(target fleet.Target, registry bool) *fleet.Fleet {
 	f := fleet.New(target, maxWorkers, registry)
 	f.Sync(fleet.Listing{})
@@ -36,8 +36,7 @@ func New(target fleet.Target, registry bool) *fleet.Fleet {
 	return f
 }
 
-// Replies decodes one worker's answer to a poll: it returns a reply for each endpoint of the
-// component.
+// Replies decodes one worker's answer into a reply for each endpoint in it.
 func Replies(t testing.TB, component string, answer []byte) []fleet.PollReply {
 	t.Helper()
 	reply, err := wire.ParseStatsReply(answer)
@@ -81,7 +80,7 @@ func RegisterAll(t testing.TB, f *fleet.Fleet, component string, answers ...[]by
 	}
 }
 
-// Poll makes one poll, which workers answer with these answers.
+// Poll records one poll with these answers.
 func Poll(t testing.TB, f *fleet.Fleet, component string, answers ...[]byte) {
 	t.Helper()
 	f.BeginPoll()
@@ -91,7 +90,7 @@ func Poll(t testing.TB, f *fleet.Fleet, component string, answers ...[]byte) {
 	f.EndPoll(true)
 }
 
-// Original returns the fleet whose metrics the captured output of the original has.
+// Original returns the fleet whose metrics were captured from the original.
 func Original(t testing.TB) *fleet.Fleet {
 	t.Helper()
 	f := New(fleet.Target(LoadMetrics), true)
@@ -112,7 +111,7 @@ func Original(t testing.TB) *fleet.Fleet {
 	return f
 }
 
-// OriginalAnswers returns the answers to polls of the workers in the Original fleet.
+// OriginalAnswers returns the answers of the workers of that fleet.
 func OriginalAnswers(t testing.TB) [][]byte {
 	t.Helper()
 	return [][]byte{
@@ -122,7 +121,7 @@ func OriginalAnswers(t testing.TB) [][]byte {
 	}
 }
 
-// Full returns a fleet of n workers that report every value that a reply to a poll can have.
+// Full returns a fleet of n workers that report every value that an answer to a poll can have.
 func Full(n int) *fleet.Fleet {
 	f := fleet.New(Everything, n, true)
 	f.Sync(fleet.Listing{})
@@ -140,8 +139,8 @@ func Full(n int) *fleet.Fleet {
 	return f
 }
 
-// Large returns a fleet of n workers with a load, forward passes and hits. Half of the workers
-// are polled, and the others publish their load.
+// Large returns a fleet of n workers with published loads, forward passes and hits. Half of them
+// are registered as workers that are polled, too.
 func Large(n int) *fleet.Fleet {
 	f := fleet.New(fleet.Target{}, 2*n, true)
 	f.Advance(time.Now())

@@ -29,15 +29,15 @@ func RegisterPublishing(f *fleet.Fleet, e fleet.Endpoint, ids ...uint64) {
 	}
 }
 
-// PollReply returns a reply to a poll: this many of a thousand KV blocks are active, and this many
-// requests wait.
+// PollReply returns an answer to a poll: this many of a thousand KV blocks are active, and this
+// many requests wait.
 func PollReply(e fleet.Endpoint, id, blocks, waiting uint64) fleet.PollReply {
 	n := fleet.Some[uint64]
 	return fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Load: fleet.Load{
 		KVActive: n(blocks), KVTotal: n(1000), ActiveSlots: n(blocks / 20), TotalSlots: n(64), Waiting: n(waiting)}}
 }
 
-// MalformedReply returns a reply to a poll whose load cannot be decoded.
+// MalformedReply returns an answer to a poll whose load cannot be decoded.
 func MalformedReply(e fleet.Endpoint, id uint64) fleet.PollReply {
 	return fleet.PollReply{Endpoint: e, Worker: fleet.WorkerID{Lease: id}, Service: "dynamo_" + e.Component, Outcome: fleet.Malformed}
 }
