@@ -151,7 +151,7 @@ func (h *harness) expectWithin(seconds int, id string, raised bool) {
 			return
 		}
 	}
-	h.t.Errorf("%s is still %s after %d s: the raised problems are %v", id, ifElse(raised, "not raised", "raised"), seconds+5, h.raised())
+	h.t.Errorf("%s is %s after %d s, want it otherwise: raised are %v", id, ifElse(raised, "not raised", "raised"), seconds+5, h.raised())
 }
 
 // expectStays lets time pass, in which the problem must stay raised, or not raised.
@@ -165,7 +165,7 @@ func (h *harness) expectStays(d time.Duration, id string, raised bool) {
 	}
 }
 
-// worker returns the JSON of the worker with this key.
+// worker returns what is rendered of the worker with this key.
 func (h *harness) worker(key string) []byte {
 	h.t.Helper()
 	b, found := h.monitor.RenderWorker(key)
