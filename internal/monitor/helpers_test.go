@@ -165,7 +165,7 @@ func (h *harness) expectStays(d time.Duration, id string, raised bool) {
 	}
 }
 
-// worker returns what is rendered of the worker with this key.
+// worker returns the JSON of the worker with this key.
 func (h *harness) worker(key string) []byte {
 	h.t.Helper()
 	b, found := h.monitor.RenderWorker(key)
