@@ -151,7 +151,7 @@ func (h *harness) expectWithin(seconds int, id string, raised bool) {
 			return
 		}
 	}
-	h.t.Errorf("%s is %s after %d s, want it otherwise: raised are %v", id, ifElse(raised, "not raised", "raised"), seconds+5, h.raised())
+	h.t.Errorf("%s is still %s after %d s: the raised problems are %v", id, ifElse(raised, "not raised", "raised"), seconds+5, h.raised())
 }
 
 // expectStays lets time pass, in which the problem must stay raised, or not raised.

@@ -72,7 +72,7 @@ func TestLimitOfEndpoints(t *testing.T) {
 			return string(json) + stale
 		}
 		testutil.Equal(t, "signals of an endpoint that is left out", strings.Contains(signals(4097), "stale: there are more endpoints than the 4,096 that are tracked"), true)
-		testutil.Equal(t, "signals of another", strings.Contains(signals(7), `"workers":1`), true)
+		testutil.Equal(t, "signals of an endpoint that is shown", strings.Contains(signals(7), `"workers":1`), true)
 		h.fleet.Deregister("", fleet.Instance{Endpoint: endpointNumber(0), ID: 1})
 		h.fleet.DropCard("", fleet.Instance{Endpoint: endpointNumber(0), ID: 1})
 		h.fleet.Deregister("", fleet.Instance{Endpoint: endpointNumber(1), ID: 2})

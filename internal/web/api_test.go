@@ -83,7 +83,7 @@ func TestAPIErrorsAreJSON(t *testing.T) {
 		t := h.t
 		for _, path := range apiPaths {
 			testutil.Equal(t, "error", h.requestError("POST", path, 405), "POST is not allowed: want GET or HEAD")
-			testutil.Equal(t, "allowed", h.request("DELETE", path).Header().Get("Allow"), "GET, HEAD")
+			testutil.Equal(t, "allowed methods", h.request("DELETE", path).Header().Get("Allow"), "GET, HEAD")
 			if !strings.HasPrefix(h.requestError("GET", path+"?colour=red", 400), `unknown parameter "colour": `) {
 				t.Errorf("the error of %s does not name the unknown parameter", path)
 			}
@@ -160,9 +160,9 @@ func TestSignalsAggregateOneEndpoint(t *testing.T) {
 		testutil.Equal(t, "workers by state", []int{s.Answering, s.Silent, s.Malformed}, []int{2, 0, 1})
 		testutil.Equal(t, "names", []string{s.Namespace, s.Component, s.Endpoint}, []string{"dynamo", "backend", "generate"})
 		testutil.Equal(t, "seen", s.Seen, true)
-		testutil.Equal(t, "when", s.Now, time.Now().UnixMilli())
-		testutil.Equal(t, "the same by namespace", h.signals(generateSignalsPath+"&dynamo_namespace=dynamo"), s)
-		testutil.Equal(t, "of another namespace", h.requestError("GET", generateSignalsPath+"&dynamo_namespace=other", 404), `the namespace "other" is not watched, only "dynamo"`)
+		testutil.Equal(t, "time of the sample", s.Now, time.Now().UnixMilli())
+		testutil.Equal(t, "signals with the namespace", h.signals(generateSignalsPath+"&dynamo_namespace=dynamo"), s)
+		testutil.Equal(t, "error for another namespace", h.requestError("GET", generateSignalsPath+"&dynamo_namespace=other", 404), `the namespace "other" is not watched, only "dynamo"`)
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 1})
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 2})
 		h.fleet.Deregister("", fleet.Instance{Endpoint: generate, ID: 3})
@@ -188,8 +188,8 @@ func TestSignalsCountReportingWorkers(t *testing.T) {
 		h.fleet.RecordLoad(at(2), fleet.FromLoadEvent, fleet.Load{KVActive: u(500), ActiveSlots: u(4)})
 		h.ticks(time.Second)
 		reported(1, 0, 0)
-		testutil.Equal(t, "the queue", monitortest.FormatOptional(h.signals(generateSignalsPath).Waiting), "–")
-		testutil.Equal(t, "the queue in the snapshot", h.snapshot().Fleet.WaitingReported == nil, true)
+		testutil.Equal(t, "waiting requests", monitortest.FormatOptional(h.signals(generateSignalsPath).Waiting), "–")
+		testutil.Equal(t, "whether the snapshot has no queue", h.snapshot().Fleet.WaitingReported == nil, true)
 		h.fleet.RecordForwardPass(at(3), fleet.Pass{Counter: 1, Running: 3, Waiting: 0, QueuedTokens: 512})
 		h.ticks(time.Second)
 		reported(2, 1, 1)
@@ -232,8 +232,8 @@ func TestSnapshotSlotsAreMeanOfReportingWorkers(t *testing.T) {
 		h.setReplies(few, many, none, unknown)
 		h.ticks(2 * time.Second)
 		e := h.snapshot().Endpoints
-		testutil.Equal(t, "of workers that report slots", []string{monitortest.FormatOptional(e[0].SlotsMean), monitortest.FormatOptional(e[0].SlotsStd)}, []string{"0.5", "0.25"})
-		testutil.Equal(t, "of workers that report none", e[1].SlotsMean == nil && e[1].SlotsStd == nil, true)
+		testutil.Equal(t, "slots of workers that report them", []string{monitortest.FormatOptional(e[0].SlotsMean), monitortest.FormatOptional(e[0].SlotsStd)}, []string{"0.5", "0.25"})
+		testutil.Equal(t, "slots of workers that report none", e[1].SlotsMean == nil && e[1].SlotsStd == nil, true)
 	})
 }
 
@@ -242,7 +242,7 @@ func TestSignalsRefuseStaleLoads(t *testing.T) {
 		t := h.t
 		stale := func(want string) {
 			t.Helper()
-			testutil.Equal(t, "why", h.requestError("GET", generateSignalsPath, 503), want)
+			testutil.Equal(t, "error", h.requestError("GET", generateSignalsPath, 503), want)
 		}
 		h.registerPolled(generate, 1)
 		h.tick()
@@ -289,7 +289,7 @@ func TestSignalsServeOldPublishedLoads(t *testing.T) {
 		h.fleet.Stats.ZMQ.MarkUsed()
 		h.fleet.Stats.Publishers.Store(1)
 		h.tick()
-		testutil.Equal(t, "why", h.requestError("GET", generateSignalsPath, 503), "stale: no ZMQ publisher is connected")
+		testutil.Equal(t, "error", h.requestError("GET", generateSignalsPath, 503), "stale: no ZMQ publisher is connected")
 	})
 }
 
@@ -299,7 +299,7 @@ func TestSignalsRefuseUnwatchedEndpoint(t *testing.T) {
 		f := fleet.New(fleet.Target(prefill), 10, true)
 		f.Sync(fleet.Listing{})
 		h.use(f, nil)
-		testutil.Equal(t, "why", h.requestError("GET", generateSignalsPath, 404), "backend/generate is not watched: --component and --endpoint select prefill/generate")
+		testutil.Equal(t, "error", h.requestError("GET", generateSignalsPath, 404), "backend/generate is not watched: --component and --endpoint select prefill/generate")
 		testutil.Equal(t, "workers of a watched endpoint", h.signals("/api/v1/signals?component=prefill&endpoint=generate").Workers, 0)
 	})
 }

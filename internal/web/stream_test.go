@@ -176,7 +176,7 @@ func TestStreamEndsCleanlyOnShutdown(t *testing.T) {
 		for _, c := range []*streamClient{plain, packed} {
 			reading.Go(func() {
 				if e, ok := c.next(); ok { // for gzip this also reads the checksum
-					t.Errorf("one more event, of %d", e.Now)
+					t.Errorf("the stream sent one more event, with the time %d", e.Now)
 				}
 			})
 		}
@@ -255,7 +255,7 @@ func TestStreamCountIsLimited(t *testing.T) {
 		}
 		resp, body := s.request("GET", "/events", "Accept-Encoding", "gzip")
 		testutil.Equal(t, "status", resp.StatusCode, 503)
-		testutil.Equal(t, "content", []string{resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"), resp.Header.Get("Retry-After")}, []string{"application/json", "", "10"})
+		testutil.Equal(t, "headers", []string{resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"), resp.Header.Get("Retry-After")}, []string{"application/json", "", "10"})
 		testutil.Equal(t, "response", body, `{"error":"there are 100 open streams already, or the program is shutting down: close some, or poll /api/v1/fleet"}`+"\n")
 		testutil.Equal(t, "refused", s.fleet.Stats.StreamsRefused.Load(), 1)
 		all[0].resp.Body.Close()

@@ -190,7 +190,7 @@ func TestWebConfigLosingPasswordIsRefused(t *testing.T) {
 			}
 			s.wantProblem(why)
 			s.reload(withUser)
-			testutil.Equal(t, "problem once the file is restored", s.config.Problem(), "")
+			testutil.Equal(t, "problem after the file is restored", s.config.Problem(), "")
 			testutil.Equal(t, "lines that say so", len(s.logs.Lines("level=INFO", "matches the configuration in force again")), 1)
 			testutil.Equal(t, "lines with a password", len(s.logs.Lines("secret")), 0)
 		})
