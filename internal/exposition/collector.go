@@ -203,9 +203,9 @@ func (c programCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c programCollector) Collect(ch chan<- prometheus.Metric) {
-	t := &c.fleet.Stats
+	st := &c.fleet.Stats
 	for _, f := range programFamilies {
-		for _, p := range f.points(t) {
+		for _, p := range f.points(st) {
 			ch <- c.constants.metric(c.descs[f.name], f.family, p.value, p.labels...)
 		}
 	}
@@ -217,7 +217,7 @@ func (c programCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.descs[targetWorkers.name], targetWorkers.kind, float64(n.V), target.Component, target.Name)
 	}
 	ch <- prometheus.MustNewConstMetric(c.descs[buildInfo.name], buildInfo.kind, 1, c.build.Version, c.build.Revision, c.build.GoVersion)
-	polls, lags := t.PollDurations(), t.Lags()
+	polls, lags := st.PollDurations(), st.Lags()
 	ch <- newHistogram(c.descs[pollDuration.name], &polls)
 	ch <- newHistogram(c.descs[eventLag.name], &lags)
 }

@@ -30,11 +30,11 @@ const lastPushTimeout = 2 * time.Second
 // Push puts all metrics into the gateway's group at each interval until ctx ends, and once more
 // then. It counts failed pushes, logs them when the gateway's state changes, and tries again at
 // the next interval. A failed push never ends the program.
-func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, t *stats.Stats, log *slog.Logger) {
+func Push(ctx context.Context, g Gateway, metrics prometheus.Gatherer, st *stats.Stats, log *slog.Logger) {
 	bare := *g.URL
 	bare.User = nil
 	log.Info("Started pushing metrics to Pushgateway at " + bare.String() + " with job name '" + g.Job + "'")
-	p := pusher{gateway: g, url: bare.String(), metrics: metrics, stats: t, log: log}
+	p := pusher{gateway: g, url: bare.String(), metrics: metrics, stats: st, log: log}
 
 	p.waitForPoll(ctx)
 	p.stats.ActsAsLeader.Wait(ctx, true)

@@ -178,97 +178,97 @@ type programFamily struct {
 
 var programFamilies = []programFamily{
 	{gauge("dynamo_metrics_connected", "Whether the server is connected"), []string{"system"},
-		func(t *stats.Stats) []point {
+		func(s *stats.Stats) []point {
 			var ps []point
-			for _, l := range t.Connections() {
-				if l.Used() {
-					ps = append(ps, point{boolValue(l.Up()), []string{l.System}})
+			for _, c := range s.Connections() {
+				if c.Used() {
+					ps = append(ps, point{boolValue(c.Up()), []string{c.System}})
 				}
 			}
 			return ps
 		}},
 	{counter("dynamo_metrics_disconnects_total", "How often the connection to the server was lost"), []string{"system"},
-		func(t *stats.Stats) []point {
-			return perConnection(t, func(l *stats.ConnState) float64 { return float64(l.Disconnects()) })
+		func(s *stats.Stats) []point {
+			return perConnection(s, func(c *stats.ConnState) float64 { return float64(c.Disconnects()) })
 		}},
 	{counter("dynamo_metrics_disconnected_seconds_total", "How long the server was not connected, or denied a required permission; events during that time are lost"), []string{"system"},
-		func(t *stats.Stats) []point {
-			return perConnection(t, func(l *stats.ConnState) float64 { return l.Downtime().Seconds() })
+		func(s *stats.Stats) []point {
+			return perConnection(s, func(c *stats.ConnState) float64 { return c.Downtime().Seconds() })
 		}},
 	{counter("dynamo_metrics_log_lines_dropped_total", "Lines missing in the program's log: they could not be written, or not fast enough"), nil,
-		func(t *stats.Stats) []point {
-			if t.LogDropped == nil {
+		func(s *stats.Stats) []point {
+			if s.LogDropped == nil {
 				return []point{{value: 0}}
 			}
-			return []point{{value: float64(t.LogDropped())}}
+			return []point{{value: float64(s.LogDropped())}}
 		}},
 	{counter("dynamo_metrics_errors_total", "Calls that failed"), []string{"source"},
-		func(t *stats.Stats) []point { return pointsPer(stats.Peers(), t.Failures) }},
+		func(s *stats.Stats) []point { return pointsPer(stats.Peers(), s.Failures) }},
 	{gauge("dynamo_metrics_leader", "Whether this program holds the unique-instance key of its namespace"), nil,
-		func(t *stats.Stats) []point {
-			if !t.Etcd.Used() && !t.Kubernetes.Used() {
+		func(s *stats.Stats) []point {
+			if !s.Etcd.Used() && !s.Kubernetes.Used() {
 				return nil
 			}
-			return []point{{value: boolValue(t.Leader.Load())}}
+			return []point{{value: boolValue(s.Leader.Load())}}
 		}},
 	{counter("dynamo_metrics_polls_total", "Stats polls by result"), []string{"result"},
-		func(t *stats.Stats) []point { return pointsPer(stats.PollResults(), t.Polls) }},
+		func(s *stats.Stats) []point { return pointsPer(stats.PollResults(), s.Polls) }},
 	{counter("dynamo_metrics_worker_scrapes_total", "Scrapes of the workers' own metrics by result"), []string{"result"},
-		func(t *stats.Stats) []point { return pointsPer(stats.ScrapeResults(), t.Scrapes) }},
+		func(s *stats.Stats) []point { return pointsPer(stats.ScrapeResults(), s.Scrapes) }},
 	{counter("dynamo_metrics_worker_scrape_errors_total", "Scrapes of the workers' own metrics that failed"), []string{"reason"},
-		func(t *stats.Stats) []point { return pointsPer(stats.ScrapeFailures(), t.ScrapeFailures) }},
+		func(s *stats.Stats) []point { return pointsPer(stats.ScrapeFailures(), s.ScrapeFailures) }},
 	{counter("dynamo_metrics_messages_total", "Messages received"), []string{"kind"},
-		func(t *stats.Stats) []point { return pointsPer(stats.Kinds(), t.Messages) }},
+		func(s *stats.Stats) []point { return pointsPer(stats.Kinds(), s.Messages) }},
 	{counter("dynamo_metrics_rejected_messages_total", "Messages, or parts of them, that were rejected"), []string{"kind", "reason"},
 		rejected},
 	{counter("dynamo_metrics_dropped_messages_total", "Messages lost"), []string{"reason"},
-		func(t *stats.Stats) []point { return pointsPer(stats.Drops(), t.Dropped) }},
+		func(s *stats.Stats) []point { return pointsPer(stats.Drops(), s.Dropped) }},
 	{counter("dynamo_metrics_workers_over_limit_total", "Workers, endpoints, replies, events and channels turned away because a limit was reached"), nil,
-		func(t *stats.Stats) []point { return []point{{value: float64(t.AllRefused())}} }},
+		func(s *stats.Stats) []point { return []point{{value: float64(s.AllRefused())}} }},
 	{counter("dynamo_metrics_over_limit_total", "Items turned away because a limit was reached"), []string{"kind"},
-		func(t *stats.Stats) []point { return pointsPer(stats.Limits(), t.Refused) }},
+		func(s *stats.Stats) []point { return pointsPer(stats.Limits(), s.Refused) }},
 	{counter("dynamo_metrics_foreign_events_total", "Hit-rate events and request traces of workers that are not watched"), nil,
-		func(t *stats.Stats) []point { return []point{{value: float64(t.ForeignEvents.Load())}} }},
+		func(s *stats.Stats) []point { return []point{{value: float64(s.ForeignEvents.Load())}} }},
 	{counter("dynamo_metrics_scrapes_cut_off_total", "Scrapes cut off because their clients read too slowly while others waited"), nil,
-		func(t *stats.Stats) []point { return []point{{value: float64(t.SlowScrapesCut.Load())}} }},
+		func(s *stats.Stats) []point { return []point{{value: float64(s.SlowScrapesCut.Load())}} }},
 	{counter("dynamo_metrics_event_sequence_gaps_total", "Events that were lost, by the gaps in their publishers' sequence numbers"), nil,
-		func(t *stats.Stats) []point { return []point{{value: float64(t.MissedEvents.Load())}} }},
+		func(s *stats.Stats) []point { return []point{{value: float64(s.MissedEvents.Load())}} }},
 	{gauge("dynamo_metrics_zmq_publishers", "Announced ZMQ publishers by connection state"), []string{"state"},
 		zmqPublishers},
 	{counter("dynamo_metrics_push_total", "Pushes to the Pushgateway by result"), []string{"result"},
-		func(t *stats.Stats) []point {
+		func(s *stats.Stats) []point {
 			return []point{
-				{value: float64(t.PushError.Load()), labels: []string{"error"}},
-				{value: float64(t.PushOK.Load()), labels: []string{"ok"}},
+				{value: float64(s.PushError.Load()), labels: []string{"error"}},
+				{value: float64(s.PushOK.Load()), labels: []string{"ok"}},
 			}
 		}},
 	{gauge("dynamo_metrics_push_last_success_timestamp_seconds", "Unix time of the last successful push; absent before it"), nil,
-		func(t *stats.Stats) []point {
-			at := t.LastPush.Load()
+		func(s *stats.Stats) []point {
+			at := s.LastPush.Load()
 			if at == 0 {
 				return nil
 			}
 			return []point{{value: time.Duration(at).Seconds()}}
 		}},
 	{gauge("dynamo_metrics_history_bytes", "Memory of the history for the web page"), nil,
-		func(t *stats.Stats) []point {
-			n := t.HistoryBytes.Load()
+		func(s *stats.Stats) []point {
+			n := s.HistoryBytes.Load()
 			if n == 0 {
 				return nil
 			}
 			return []point{{value: float64(n)}}
 		}},
 	{gauge("dynamo_metrics_page_streams", "Open web pages"), nil,
-		func(t *stats.Stats) []point { return []point{{value: float64(t.Streams.Load())}} }},
+		func(s *stats.Stats) []point { return []point{{value: float64(s.Streams.Load())}} }},
 	{counter("dynamo_metrics_page_streams_lost_total", "Web pages that got no data: refused because too many were open, or cut off because they did not read"), []string{"reason"},
-		func(t *stats.Stats) []point {
+		func(s *stats.Stats) []point {
 			return []point{
-				{value: float64(t.StreamsCutOff.Load()), labels: []string{"cut_off"}},
-				{value: float64(t.StreamsRefused.Load()), labels: []string{"refused"}},
+				{value: float64(s.StreamsCutOff.Load()), labels: []string{"cut_off"}},
+				{value: float64(s.StreamsRefused.Load()), labels: []string{"refused"}},
 			}
 		}},
 	{counter("dynamo_metrics_page_snapshots_skipped_total", "Snapshots that web pages missed because they read slowly"), nil,
-		func(t *stats.Stats) []point { return []point{{value: float64(t.SnapshotsSkipped.Load())}} }},
+		func(s *stats.Stats) []point { return []point{{value: float64(s.SnapshotsSkipped.Load())}} }},
 }
 
 // pollDuration and eventLag are histograms.
@@ -310,11 +310,11 @@ func passValue(value func(*fleet.Passes) uint64) func(*fleet.WorkerState) optFlo
 	}
 }
 
-func zmqPublishers(t *stats.Stats) []point {
-	if !t.ZMQ.Used() {
+func zmqPublishers(s *stats.Stats) []point {
+	if !s.ZMQ.Used() {
 		return nil
 	}
-	up, all, waiting := t.PublishersUp.Load(), t.Publishers.Load(), t.PublishersWaiting.Load()
+	up, all, waiting := s.PublishersUp.Load(), s.Publishers.Load(), s.PublishersWaiting.Load()
 	return []point{{float64(up), []string{"connected"}}, {float64(max(0, all-up-waiting)), []string{"disconnected"}}, {float64(waiting), []string{"waiting"}}}
 }
 
@@ -326,10 +326,10 @@ func boolValue(b bool) float64 {
 }
 
 // perConnection returns a point for each connection in use.
-func perConnection(t *stats.Stats, value func(*stats.ConnState) float64) (ps []point) {
-	for _, l := range t.Connections() {
-		if l.Used() && !l.Disabled() {
-			ps = append(ps, point{value(l.ConnState), []string{l.System}})
+func perConnection(s *stats.Stats, value func(*stats.ConnState) float64) (ps []point) {
+	for _, c := range s.Connections() {
+		if c.Used() && !c.Disabled() {
+			ps = append(ps, point{value(c.ConnState), []string{c.System}})
 		}
 	}
 	return ps
@@ -343,12 +343,12 @@ func pointsPer[K interface{ String() string }](keys []K, value func(K) uint64) [
 	return ps
 }
 
-func rejected(t *stats.Stats) []point {
+func rejected(s *stats.Stats) []point {
 	var ps []point
 	for _, k := range stats.Kinds() {
 		for _, r := range stats.Reasons() {
 			// Most pairs cannot occur. The others have a series from their first case on.
-			if n := t.Rejected(k, r); n > 0 {
+			if n := s.Rejected(k, r); n > 0 {
 				ps = append(ps, point{float64(n), []string{k.String(), r.String()}})
 			}
 		}
