@@ -18,11 +18,13 @@ const FRAME = `<div class="plot" tabindex="0" role="slider" aria-valuemin="0" ar
 // newPlotGroup returns what the plots that share a crosshair have in common.
 export const newPlotGroup = () => ({plots: [], at: null})
 
-// A layer is {className, y, domain} or, for a band, {className, lo, hi, domain}: y, lo and hi
-// name series of the data, and domain(data) is the lowest and highest value of the axis.
-// A layer may also have: strip, the top and bottom of the part of the plot's 60 units that
-// it is drawn in; steps, if it is drawn as a staircase; and main, if the labels are of this
-// layer, written by format, with lowLabel and midLabel for labels of another scale.
+// A layer is {className, y, domain} or, for a band, {className, lo, hi, domain}. y, lo and hi
+// name series of the data, and domain(data) is the lowest and highest value of the axis. A
+// layer may also have these fields:
+// - strip: the top and bottom of the part of the plot's 60 units that it is drawn in;
+// - steps: whether it is drawn as a staircase;
+// - main: whether the labels are of this layer. format writes them, and lowLabel and midLabel
+//   write labels of another scale.
 export class Plot {
   constructor(parent, {group, name, layers, describe, axis = AXIS}) {
     Object.assign(this, {group, name, layers, describe})
