@@ -46,7 +46,7 @@ func (m histogram) Write(out *dto.Metric) error {
 // series of buckets without long gaps, and a delta is the difference from the count before.
 func spans(first int, counts []uint64) (runs []*dto.BucketSpan, deltas []int64) {
 	var before int64
-	next := 0 // index behind the last run
+	next := 0 // index after the last run
 	count := func(n int64) {
 		*runs[len(runs)-1].Length++
 		deltas = append(deltas, n-before)
