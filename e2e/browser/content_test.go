@@ -67,7 +67,7 @@ func TestWebPageAnnouncesChangesOnly(t *testing.T) {
 	b.recordAnnouncements()
 	// New and solved problems are changes, too. They are left out, because some are raised only after a minute.
 	announcements := func() (all []string) {
-		must(t, b.eval("announced.filter(s => !/new problem|Solved/.test(s))", &all))
+		must(t, b.eval("announced.filter(s => !/new problem|Withdrawn/.test(s))", &all))
 		return all
 	}
 	b.open(p.url + "/#problem=imbalance:backend/generate")

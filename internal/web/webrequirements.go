@@ -46,7 +46,7 @@ type clientCertificate int
 
 const (
 	noCertificate      clientCertificate = iota // or it is optional
-	anyCertificate                              // signed by any CA
+	anyCertificate                              // any certificate, even a self-signed one
 	trustedCertificate                          // signed by one of the configured CAs
 )
 

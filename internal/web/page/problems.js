@@ -29,7 +29,7 @@ function announceChanges(list) {
   const added = list.filter(p => !knownTitles.has(p.id)).map(p => p.title)
   const removed = [...knownTitles].filter(([id]) => !titles.has(id)).map(([, title]) => title)
   if (added.length) announce(`${plural(added.length, 'new problem')}: ${added.join('. ')}`)
-  else if (removed.length) announce(`Solved: ${removed.join('. ')}`)
+  else if (removed.length) announce(`Withdrawn: ${removed.join('. ')}`)
   knownTitles = titles
 }
 
