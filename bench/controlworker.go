@@ -62,7 +62,7 @@ func (g *controlWorker) answer(m *nats.Msg, reply []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, b := range g.extraReplies {
-		m.Respond(b) // if a message is lost, the check of the counts finds out
+		m.Respond(b) // if a message is lost, the check of the counts fails
 	}
 	if g.extraReplies != nil {
 		close(g.extraSent)

@@ -65,7 +65,7 @@ func (k *soakRun) answerMadeUp(ctx context.Context) error {
 	sub, err := k.nats.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) {
 		once.Do(func() {
 			for i := range soakMadeUp {
-				m.Respond(garbage.StatsReply(service, fmt.Sprint("made_", i), firstForgedID+uint64(i), "forged", 77)) // if a message is lost, the check of the counts finds out
+				m.Respond(garbage.StatsReply(service, fmt.Sprint("made_", i), firstForgedID+uint64(i), "forged", 77)) // if a message is lost, the check of the counts fails
 			}
 			close(answered)
 		})

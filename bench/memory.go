@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// measureMemory measures the peak resident memory of the program while it handles as many
-// events as one publisher can send, polls and scrapes.
+// measureMemory measures the peak resident memory of the program while it handles polls, scrapes,
+// and as many events as one publisher can send.
 func (s *environment) measureMemory(ctx context.Context) error {
 	most := map[int]int64{1000: 60e6, 10_000: 200e6}
 	for _, n := range s.sizes() {
@@ -22,7 +22,7 @@ func (s *environment) measureMemory(ctx context.Context) error {
 			return fmt.Errorf("%d workers: %w", n, err)
 		}
 		s.table.add(row{
-			measure: fmt.Sprintf("peak resident memory (that before the events), %s workers, %s events at full speed, a scrape a second", count(n), count(events)),
+			measure: fmt.Sprintf("peak resident memory (before the events), %s workers, %s events at full speed, a scrape a second", count(n), count(events)),
 			ours:    fmt.Sprintf("%s (%s)", megabytes(peak), megabytes(before)), target: "≤ " + megabytes(most[n]), met: peak <= most[n],
 		})
 	}
@@ -62,7 +62,7 @@ func (s *environment) residentMemoryOf(ctx context.Context, workers int) (before
 	defer scraper.Wait()
 	scraper.Go(func() {
 		for backoff.Wait(loading, time.Second) {
-			m.scrape(loading) // a failure shows below
+			m.scrape(loading) // the scrape below reports a failure
 		}
 	})
 	events, err = flood(loading, nc, namespace, hitEvents(workers), 0)

@@ -66,6 +66,6 @@ func (l *metricsFuzzer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if l.served.Load()%2 == 0 {
 		body = append(body, "\nvllm:num_requests_running{\n"...)
 	}
-	w.Write(body) // if a response is lost, the check of the counts finds out
+	w.Write(body) // if a response is lost, the check of the counts fails
 	l.served.Add(1)
 }

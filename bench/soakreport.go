@@ -15,17 +15,17 @@ func (k *soakRun) report(w *sampler) error {
 	}
 	l := &k.expected
 	name := fmt.Sprintf("soak of %.0f s, --max-workers %d: ", time.Since(k.begin).Seconds(), soakMaxWorkers)
-	stated := func(measure, ours, target string) {
+	addMet := func(measure, ours, target string) {
 		k.table.add(row{measure: name + measure, ours: ours, target: target, met: true, gate: true})
 	}
-	stated("workers that registered and left", count(k.rounds*soakTransient), "≥ "+count(minTransient))
-	stated("ids that belong to no worker, each hit once", count(k.rounds*soakForged), "≥ "+count(minForged))
-	stated("made-up endpoints, in events; in poll replies", fmt.Sprintf("%s; %s", count(k.rounds*soakMadeUp), count(k.rounds*soakMadeUp)), "as many rejected, as predicted")
-	stated("endpoints that were registered and left", count(k.rounds*soakRegistered), "up to 1,024 are remembered, the others counted")
-	stated("hit-rate events published − counted; dropped", fmt.Sprintf("0 of %s; 0", count(l.events)), "0; 0")
-	stated("rejected and evicted, as predicted − as counted", fmt.Sprintf("0 of %s", count(l.overLimit)), "0")
-	stated("scrapes checked; with a wrong value of a permanent worker, or a counter that decreased", fmt.Sprintf("%d; 0", len(w.samples)), "0")
-	stated("series of workers that have left, except counters of hits", "0", "0")
+	addMet("workers that registered and left", count(k.rounds*soakTransient), "≥ "+count(minTransient))
+	addMet("ids that belong to no worker, each hit once", count(k.rounds*soakForged), "≥ "+count(minForged))
+	addMet("made-up endpoints, in events; in poll replies", fmt.Sprintf("%s; %s", count(k.rounds*soakMadeUp), count(k.rounds*soakMadeUp)), "as many rejected, as predicted")
+	addMet("endpoints that were registered and left", count(k.rounds*soakRegistered), "up to 1,024 are remembered, the others counted")
+	addMet("hit-rate events published − counted; dropped", fmt.Sprintf("0 of %s; 0", count(l.events)), "0; 0")
+	addMet("rejected and evicted, as predicted − as counted", fmt.Sprintf("0 of %s", count(l.overLimit)), "0")
+	addMet("scrapes checked; with a wrong value of a permanent worker, or a counter that decreased", fmt.Sprintf("%d; 0", len(w.samples)), "0")
+	addMet("series of workers that have left, except counters of hits", "0", "0")
 	k.checkGrowth(name, w)
 	return nil
 }

@@ -52,7 +52,7 @@ func (t *table) print(w io.Writer) error {
 func (r row) verdict() string {
 	switch {
 	case r.target == "":
-		return "stated"
+		return "no target"
 	case r.met:
 		return "met"
 	case r.gate:

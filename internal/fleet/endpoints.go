@@ -121,8 +121,8 @@ func (f *Fleet) removeMember(e *endpoint, w *worker) {
 }
 
 // ensureEndpoint returns the endpoint e and adds it if necessary. It returns nil if there is
-// no room. Another endpoint may be evicted for it. Its workers are pruned, unless the
-// worker is except, which the caller prunes.
+// no room. To make room it may evict another endpoint, and then it prunes that endpoint's
+// workers. The caller prunes the worker except.
 func (f *Fleet) ensureEndpoint(e Endpoint, by evidence, except *worker) *endpoint {
 	if p := f.endpoints[e]; p != nil {
 		return p
@@ -153,8 +153,8 @@ func (f *Fleet) addEndpoint(e Endpoint, as endpointStatus) *endpoint {
 }
 
 // roomForEndpoint reports whether there is room for one more endpoint. A registered endpoint
-// evicts one without workers, or else one that the registry does not have. The caller must
-// prune the evicted workers.
+// evicts one without workers. If there is none, it evicts one that the registry does not have,
+// and the caller must prune that endpoint's workers.
 func (f *Fleet) roomForEndpoint(by evidence) (evicted []*worker, ok bool) {
 	full := f.countedEndpoints() >= f.bounds.endpoints
 	if !full && (by == byRegistry || f.statusCounts[statusUnregistered] < f.bounds.unregisteredEndpoints) {

@@ -108,7 +108,7 @@ func TestEvictionOfEndpointWithExpiredEvents(t *testing.T) {
 	deregister(f, numberedEndpoint(0), 1)
 	testutil.Equal(t, "endpoints", len(f.endpoints), 1)
 	for m := range 22 {
-		f.RecordLoad(Origin{Worker: 2}, FromLoadEvent, Load{KVActive: Some[uint64](5)}) // it continues without an endpoint
+		f.RecordLoad(Origin{Worker: 2}, FromLoadEvent, Load{KVActive: Some[uint64](5)}) // later events name no endpoint
 		after(f, time.Duration(1+m)*time.Minute)
 		checkInvariants(t, f)
 	}

@@ -45,7 +45,7 @@ func (p *publisher) send(event []byte) error {
 	return nil
 }
 
-// publish fails only if the connection was closed by its owner.
+// publish publishes a message on NATS. It fails only if the owner of the connection closed it.
 func publish(nc *nats.Conn, subject string, b []byte) error {
 	if err := nc.Publish(subject, b); err != nil && nc.IsClosed() {
 		return fmt.Errorf("publish on %s: %w", subject, err)
@@ -81,7 +81,7 @@ func (ps *publishers) all() []*publisher {
 	return all
 }
 
-// openPublishers makes the publishers of a worker of the release with this id.
+// openPublishers makes the publishers of the worker, which has this id.
 func (w *worker) openPublishers(id uint64) (ps *publishers, err error) {
 	ps = &publishers{}
 	format := w.release.events
