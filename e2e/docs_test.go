@@ -146,7 +146,7 @@ func TestDocsPathsAnswer(t *testing.T) {
 	}
 }
 
-// docs is the text of README.md and of all files in docs.
+// docs returns the text of README.md and of all files in docs.
 func docs(t *testing.T) string {
 	t.Helper()
 	paths, err := filepath.Glob("../docs/*.md")

@@ -285,9 +285,9 @@ func TestWorkerMetricsThatFailAffectNoOtherWorker(t *testing.T) {
 	p.set(1, func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		n++
-		good := vllmMetrics(1, n, 0, 0.5, 0, 0)
+		valid := vllmMetrics(1, n, 0, 0.5, 0, 0)
 		mu.Unlock()
-		good(w, r)
+		valid(w, r)
 	})
 	p.set(2, func(w http.ResponseWriter, r *http.Request) { // slow, but within the timeout even on a busy machine
 		select {

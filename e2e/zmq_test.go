@@ -188,10 +188,10 @@ func TestZMQPublishersThatFailAffectNoOther(t *testing.T) {
 		s.put(append(registration(id), channel(wire.TopicLoad, 10*id, zmqTransport(p.address)))...)
 		return p
 	}
-	good, flood, garbage, breaker, hugeBody := join("PUB"), join("PUB"), join("PUB"), join("PUB"), join("PUB")
+	control, flood, garbage, breaker, hugeBody := join("PUB"), join("PUB"), join("PUB"), join("PUB"), join("PUB")
 	join(silentKind)
 	join("PUB").close()
-	for _, p := range []*publisher{good, flood, garbage, breaker, hugeBody} {
+	for _, p := range []*publisher{control, flood, garbage, breaker, hugeBody} {
 		p.waitForSubscription(1)
 	}
 
@@ -214,7 +214,7 @@ func TestZMQPublishersThatFailAffectNoOther(t *testing.T) {
 		breaker.sendBytes(bytes.Repeat([]byte("\xff"), 1000))
 		hugeBody.sendBytes(append([]byte{longFlag, 0, 0, 0, 1, 0, 0, 0, 0}, make([]byte, 1<<20)...))
 		logged := time.Now()
-		good.send(event{10, i, wire.TopicLoad, load16(1, i)}.frames(wire.TopicLoad))
+		control.send(event{10, i, wire.TopicLoad, load16(1, i)}.frames(wire.TopicLoad))
 		m.waitForSamples(samples{workerSeries("llm_kv_blocks_active", "generate", 1): fmt.Sprint(i)})
 		slowest = max(slowest, time.Since(logged))
 	}

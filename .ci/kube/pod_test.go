@@ -38,7 +38,7 @@ func (o objects) env() map[string]string {
 	return env
 }
 
-// Outside of a cluster the program must only lack the API server: no flag is unknown,
+// Outside of a cluster the program must complain only about the API server: no flag is unknown,
 // repeated or without effect, and no value is wrong.
 func TestPodFlagsAreAccepted(t *testing.T) {
 	each(t, func(t *testing.T, _ release, o objects) {

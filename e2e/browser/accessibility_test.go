@@ -41,15 +41,15 @@ func TestWebPageAccessibility(t *testing.T) {
 	})
 }
 
-// checkAccessibility opens the page, waits until the element has text, runs then, and has
+// checkAccessibility opens the page, waits until the element has text, calls prepare, and has
 // axe-core check the page in both themes and all widths.
-func checkAccessibility(t *testing.T, c *chromium, axe, state, address, element string, then func(*tab)) {
+func checkAccessibility(t *testing.T, c *chromium, axe, state, address, element string, prepare func(*tab)) {
 	t.Run(state, func(t *testing.T) {
 		b := c.newTab(t)
 		b.open(address)
 		b.waitFor(fmt.Sprintf("!!document.querySelector(%q)?.innerText.trim()", element))
-		if then != nil {
-			then(b)
+		if prepare != nil {
+			prepare(b)
 		}
 		must(t, b.eval(axe, nil))
 		for _, theme := range []string{"light", "dark"} {

@@ -131,8 +131,8 @@ func TestEtcdLearnerAmongTheEndpoints(t *testing.T) {
 // these belong to another cluster, which is also left out.
 func TestEtcdMemberWithoutLeaderAmongTheEndpoints(t *testing.T) {
 	t.Parallel()
-	good := newMember(t, "a", "").start(t)
-	good.register(t, good.ec, 0x11)
+	healthy := newMember(t, "a", "").start(t)
+	healthy.register(t, healthy.ec, 0x11)
 	x := newMember(t, "x", "")
 	y := newMember(t, "y", "x="+x.peer)
 	x.args[len(x.args)-1] += ",y=" + y.peer
@@ -147,7 +147,7 @@ func TestEtcdMemberWithoutLeaderAmongTheEndpoints(t *testing.T) {
 		}
 		return err
 	})
-	pair := []*metrics{startAtEtcd(t, x.url+","+good.url, nil, "--standby"), startAtEtcd(t, good.url+","+x.url, nil, "--standby")}
+	pair := []*metrics{startAtEtcd(t, x.url+","+healthy.url, nil, "--standby"), startAtEtcd(t, healthy.url+","+x.url, nil, "--standby")}
 	for _, m := range pair {
 		m.waitForSilentWorkers(1)
 	}

@@ -330,20 +330,20 @@ func TestPipelineHitsAreWhatTheRouterPublishes(t *testing.T) {
 
 // checkTraces compares the totals from traces with those of the requests and with the
 // router's own metric.
-func (p *pipeline) checkTraces(t *testing.T, asked conversationTotals, told hits) {
+func (p *pipeline) checkTraces(t *testing.T, requested conversationTotals, traced hits) {
 	t.Helper()
 	text, err := get(p.url + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
 	router := samples(process.ParseSamples(text)).sum("dynamo_component_router_kv_selected_cached_prefix_tokens_total")
-	if told.isl != asked.inputBlocks || told.overlap*blockSize != router {
-		t.Errorf("got hits %+v, want %d input blocks, and of them in caches %d tokens", told, asked.inputBlocks, router)
+	if traced.isl != requested.inputBlocks || traced.overlap*blockSize != router {
+		t.Errorf("got hits %+v, want %d input blocks, and of them in caches %d tokens", traced, requested.inputBlocks, router)
 	}
 	if router == 0 {
 		t.Error("no cache had any hit: the requests prove nothing")
 	}
-	t.Logf("requests %+v, traces %+v, router %d tokens", asked, told, router)
+	t.Logf("requests %+v, traces %+v, router %d tokens", requested, traced, router)
 }
 
 func TestPipelineTracesMatchTheRoutersMetric(t *testing.T) {

@@ -65,13 +65,12 @@ func TestPromtoolAcceptsTheMetrics(t *testing.T) {
 	}
 }
 
-// TestPromtoolAcceptsDocumentedConfigurations checks every Prometheus configuration in README and
-// docs as Prometheus parses it.
+// TestPromtoolAcceptsDocumentedConfigurations checks the configurations in README and docs, as
+// Prometheus parses them.
 func TestPromtoolAcceptsDocumentedConfigurations(t *testing.T) {
 	t.Parallel()
 	promtool := process.Installed(t, "promtool", "prometheus")
-	blocks := documented(t, "yaml")
-	blocks = slices.DeleteFunc(blocks, func(block string) bool {
+	blocks := slices.DeleteFunc(documented(t, "yaml"), func(block string) bool {
 		return strings.HasPrefix(block, "triggers:") // a configuration of KEDA
 	})
 	if len(blocks) < 3 {
@@ -110,7 +109,8 @@ func TestPromtoolAcceptsDocumentedQueries(t *testing.T) {
 	}
 }
 
-// documented are the blocks of code of a language in README and docs, each with what follows it.
+// documented returns the blocks of code of a language in README and docs, each with the text that
+// follows it.
 func documented(t *testing.T, language string) []string {
 	t.Helper()
 	paths, err := filepath.Glob("../../docs/*.md")

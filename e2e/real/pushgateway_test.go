@@ -111,10 +111,10 @@ func TestPushgatewayAcceptsAllNamesAndHistograms(t *testing.T) {
 	f.Sync(fleet.Listing{})
 	f.Stats.ActsAsLeader.Store(true)
 	f.Stats.RecordPoll(stats.PollOK, time.Millisecond)
-	odd := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
-	f.Register("", fleet.Instance{Endpoint: odd, ID: 1}, fleet.Registration{Publishes: true})
+	unusual := fleet.Endpoint{Component: "a \"b\"\\\n{c=\"d\"} 1", Name: "über\t生成"}
+	f.Register("", fleet.Instance{Endpoint: unusual, ID: 1}, fleet.Registration{Publishes: true})
 	for i, seconds := range []float64{0.001, 0.02, 7} {
-		f.RecordForwardPass(fleet.Origin{Endpoint: odd, Worker: 1}, fleet.Pass{Counter: uint64(i + 1), Seconds: seconds})
+		f.RecordForwardPass(fleet.Origin{Endpoint: unusual, Worker: 1}, fleet.Pass{Counter: uint64(i + 1), Seconds: seconds})
 	}
 	at, err := url.Parse(g.url)
 	if err != nil {
@@ -123,12 +123,12 @@ func TestPushgatewayAcceptsAllNamesAndHistograms(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop() // at once: the last push is the only one
 	metrics := exposition.NewMetrics(exposition.Collector{Fleet: f, Now: time.Now})
-	exposition.Push(ctx, exposition.Gateway{URL: at, Job: "odd", Interval: time.Hour}, metrics, &f.Stats, slog.New(slog.DiscardHandler))
+	exposition.Push(ctx, exposition.Gateway{URL: at, Job: "unusual", Interval: time.Hour}, metrics, &f.Stats, slog.New(slog.DiscardHandler))
 	if ok, failed := f.Stats.PushOK.Load(), f.Stats.PushError.Load(); ok != 1 || failed != 0 {
 		t.Fatalf("%d pushes were taken, and %d refused", ok, failed)
 	}
-	want := map[string]string{fmt.Sprint(map[string]string{"component": odd.Component, "endpoint": odd.Name, "worker_id": "1"}): "3"}
-	held := g.waitForGroup(map[string]string{"job": "odd", "instance": ""})["llm_forward_pass_duration_seconds"].Series
+	want := map[string]string{fmt.Sprint(map[string]string{"component": unusual.Component, "endpoint": unusual.Name, "worker_id": "1"}): "3"}
+	held := g.waitForGroup(map[string]string{"job": "unusual", "instance": ""})["llm_forward_pass_duration_seconds"].Series
 	if diff := cmp.Diff(want, held); diff != "" {
 		t.Errorf("llm_forward_pass_duration_seconds on the Pushgateway (-want +got):\n%s", diff)
 	}

@@ -34,9 +34,9 @@ var routers = []struct {
 // sampleInterval is the time between two checks of a fleet.
 const sampleInterval = 5 * time.Second
 
-// rounds returns the number of checks in two minutes, or in 15 with SURVIVAL=long, which
+// checkCount returns the number of checks in two minutes, or in 15 with SURVIVAL=long, which
 // .ci/nightly sets.
-func rounds() int {
+func checkCount() int {
 	if os.Getenv("SURVIVAL") == "long" {
 		return int(15 * time.Minute / sampleInterval)
 	}
@@ -177,7 +177,7 @@ func TestRoutersAreNotCountedAsWorkers(t *testing.T) {
 	}
 	tick := time.NewTicker(sampleInterval)
 	defer tick.Stop()
-	checks := rounds()
+	checks := checkCount()
 	for n := range checks {
 		<-tick.C
 		var sampling sync.WaitGroup

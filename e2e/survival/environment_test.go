@@ -96,17 +96,17 @@ func (f *environment) startWorker(id, load uint64) *worker {
 	return w
 }
 
-// answerPolls answers each poll with the result of with.
-func (f *environment) answerPolls(with func() []byte) {
+// answerPolls answers each poll with the result of reply.
+func (f *environment) answerPolls(reply func() []byte) {
 	f.t.Helper()
-	f.answerPollsWith(func(respond func([]byte)) { respond(with()) })
+	f.answerPollsWith(func(respond func([]byte)) { respond(reply()) })
 }
 
-// answerPollsWith calls with for each poll, which sends any number of replies.
-func (f *environment) answerPollsWith(with func(respond func([]byte))) *nats.Subscription {
+// answerPollsWith calls answer for each poll, which sends any number of replies.
+func (f *environment) answerPollsWith(answer func(respond func([]byte))) *nats.Subscription {
 	f.t.Helper()
 	sub, err := f.nc.Subscribe(wire.StatsSubject(service), func(m *nats.Msg) {
-		with(func(b []byte) { m.Respond(b) })
+		answer(func(b []byte) { m.Respond(b) })
 	})
 	if err != nil {
 		f.t.Fatal(err)

@@ -179,7 +179,7 @@ func TestLeaderStoppedWithoutKeyDoesNotPush(t *testing.T) {
 		m.waitFor(func(samples) error { return m.matchStandby(r.loadAt(turn + 1)) })
 		m.waitForPolls(4)
 	}
-	r.checkReigns(1, 2, 1)
+	r.checkLeaders(1, 2, 1)
 	r.checkGap(2*time.Second-slack, 3)
 	first.Terminate()
 	second.Terminate()
@@ -197,7 +197,7 @@ func TestLeaderKeepsLeadingWithSlowEtcd(t *testing.T) {
 		}
 		return nil
 	})
-	r.checkReigns(1)
+	r.checkLeaders(1)
 	for _, m := range both {
 		if lost := m.LinesWith("Lost the lease"); len(lost) > 0 {
 			t.Errorf("%q", lost)

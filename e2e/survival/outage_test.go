@@ -68,8 +68,8 @@ func TestOutageNATSKilledTwentyTimesUnderLoad(t *testing.T) {
 	m.Terminate()
 }
 
-// TestOutageNATSReturnsBeforeTheNextPoll has a poll interval that is longer than the values
-// may take to return.
+// TestOutageNATSReturnsBeforeTheNextPoll has a poll interval that is longer than the time
+// within which the values must return.
 func TestOutageNATSReturnsBeforeTheNextPoll(t *testing.T) {
 	t.Parallel()
 	f := newEnvironment(t)

@@ -147,9 +147,9 @@ func firstAfter(messages []message, program int, after time.Time) time.Time {
 	return time.Time{}
 }
 
-// checkReigns fails the test unless the programs have led in this order, and never two at
+// checkLeaders fails the test unless the programs have led in this order, and never two at
 // once: after the first message of one, its predecessors send none until their next turn.
-func (r *replicas) checkReigns(order ...int) {
+func (r *replicas) checkLeaders(order ...int) {
 	r.t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -264,7 +264,7 @@ func TestStandbyReplacesAKilledLeader(t *testing.T) {
 	}
 	standby.waitForSamples(merged(ready, m))
 	stop()
-	r.checkReigns(1, 2)
+	r.checkLeaders(1, 2)
 	standby.Terminate()
 	if r.leaderLease() != 0 {
 		t.Error("it has ended, and not deleted its key")
@@ -293,13 +293,13 @@ func TestStandbyKeepsLeadingWhenTheStoppedLeaderResumes(t *testing.T) {
 	if err := standby.matchLeader(r.loadAt(2)); err != nil {
 		t.Error(err)
 	}
-	r.checkReigns(1, 2)
+	r.checkLeaders(1, 2)
 	stop()
 	standby.Terminate()
 	ended := time.Now()
 	leader.waitForSamples(merged(ready, r.loadAt(1)))
 	r.firstMessages(1, ended)
-	r.checkReigns(1, 2, 1)
+	r.checkLeaders(1, 2, 1)
 	leader.Terminate()
 }
 
@@ -331,6 +331,6 @@ func TestStandbyRollingUpdateWithoutGap(t *testing.T) {
 		order = append(order, n+2)
 		now = next
 	}
-	r.checkReigns(order...)
+	r.checkLeaders(order...)
 	now.Terminate()
 }
