@@ -73,7 +73,7 @@ type window struct {
 	seen        [windowSize / 64]uint64 // one bit per number, indexed by the number modulo windowSize
 }
 
-// order classifies an event by the events that came before it.
+// order classifies an event by the events that arrived before it.
 type order int
 
 const (

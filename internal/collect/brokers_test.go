@@ -70,7 +70,8 @@ func TestDeduperFindsCopies(t *testing.T) {
 	}
 }
 
-// TestDeduperSeparatesSharedID has two publishers with the same id, of which one has lower numbers.
+// TestDeduperSeparatesSharedID classifies events of two publishers with the same id, of which one
+// has lower numbers.
 func TestDeduperSeparatesSharedID(t *testing.T) {
 	var d deduper
 	for i, s := range []struct {

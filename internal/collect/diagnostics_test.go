@@ -53,7 +53,7 @@ func TestDiagnosticsListGaps(t *testing.T) {
 		e.handleEnvelope(fleet.Endpoint{}, wire.TopicLoad, wire.Envelope{Publisher: 7, Sequence: n, Topic: []byte(wire.TopicLoad)}, &e.gapDetector, nil)
 	}
 	if gaps := f.Diagnostics.Gaps(); len(gaps) > 0 {
-		t.Errorf("gaps %+v while the events may still come", gaps)
+		t.Errorf("gaps %+v while the events may still arrive", gaps)
 	}
 	e.openGaps.expire(time.Now().Add(gapTimeout))
 	gaps := f.Diagnostics.Gaps()

@@ -109,7 +109,7 @@ func (e *Events) handleEnvelope(at fleet.Endpoint, topic string, v wire.Envelope
 }
 
 // detectGap records the sequence number of an event, and opens a gap if numbers before it are
-// missing. It reports whether a later event came first.
+// missing. It reports whether a later event arrived first.
 func (e *Events) detectGap(key gapKey, number uint64) (outOfOrder bool) {
 	if e.openGaps.record(key, number) {
 		return true

@@ -199,7 +199,7 @@ func capturedRegistry(t *testing.T, dir, label string) fleet.Listing {
 }
 
 // TestEventsRejectSubjectWithoutEndpoint checks that such a message counts as rejected, as the
-// kind that its last token says, both from NATS and from ZeroMQ.
+// kind that its last token names, both from NATS and from ZeroMQ.
 func TestEventsRejectSubjectWithoutEndpoint(t *testing.T) {
 	for topic, kind := range map[string]stats.Kind{wire.TopicLoad: stats.LoadEvent, wire.TopicForwardPass: stats.ForwardPass} {
 		for _, name := range []string{"%", "%2", "%zz", "%2f", "%FF"} {

@@ -10,8 +10,7 @@ import (
 
 // gapDetector finds gaps in the sequence numbers of publishers (0.9 to 1.6). Each publisher
 // numbers the events of each topic from 0. The detector remembers at least the last maxStreams
-// streams. A stream that was forgotten starts anew: nothing counts as missing before its first
-// event.
+// streams. After a stream was forgotten, nothing counts as missing before its next event.
 type gapDetector struct {
 	mu      sync.Mutex
 	streams recentMap[stream, sequence]
@@ -106,8 +105,8 @@ func (s *sequence) record(_ stream, number uint64) (gap sequenceGap) {
 
 // tracks holds a track for each publisher that may share the id. Up to 1.2 all publishers of a
 // process share one, and those of one topic, such as the publishers of several data-parallel
-// ranks, each count from 0. A number that goes back may also come from a publisher that has
-// restarted, be a copy, or be forged. None of these may stop the counting of the others.
+// ranks, each count from 0. A number that goes back may also be from a publisher that has
+// restarted, or it may be a copy, or forged. None of these may stop the counting of the others.
 //
 // A number that continues a track extends it. A number ahead of a track is a gap in the nearest
 // track below it. A number below all tracks begins a new track, which has no gaps until it has

@@ -57,7 +57,7 @@ func totalMissing(t *testing.T, numbers ...any) (missing uint64) {
 	return missing
 }
 
-// TestGapDetectorSurvivesLowerNumber has numbers that go back: copies, forged numbers, a
+// TestGapDetectorSurvivesLowerNumber records numbers that go back: copies, forged numbers, a
 // restarted publisher, and others that share the id. They must not stop the counting.
 func TestGapDetectorSurvivesLowerNumber(t *testing.T) {
 	run := func(from, to int) [2]int { return [2]int{from, to} }
@@ -83,9 +83,9 @@ func TestGapDetectorSurvivesLowerNumber(t *testing.T) {
 	}
 }
 
-// TestGapDetectorSeparatesSharedID has publishers that share an id. A number that is ahead may
-// be the first of another publisher. It counts as a gap once no track can be its continuation
-// any more.
+// TestGapDetectorSeparatesSharedID records numbers of publishers that share an id. A number that
+// is ahead may be the first of another publisher. It counts as a gap once no track can be its
+// continuation any more.
 func TestGapDetectorSeparatesSharedID(t *testing.T) {
 	var numbers []any
 	for n := range 50 { // two publishers, in turn
@@ -114,9 +114,9 @@ func TestGapDetectorSeparatesSharedID(t *testing.T) {
 	testutil.Equal(t, "no event of many publishers is lost", totalMissing(t, numbers...), 0)
 }
 
-// TestGapDetectorMatchesModel compares the detector with a model that knows what was lost: of
-// one publisher, of one that restarts now and then, and of several that share an id. Copies and
-// forged numbers come in between.
+// TestGapDetectorMatchesModel compares the detector with a model that records what was lost: from
+// one publisher, from one that sometimes restarts, and from several that share an id. There are
+// copies and forged numbers in between.
 func TestGapDetectorMatchesModel(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 12))

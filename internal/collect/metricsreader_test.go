@@ -22,7 +22,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestScraperTLSNeedsTrustedServer has a server whose authority is unknown, and one that does
+// TestScraperTLSNeedsTrustedServer sets up a server whose authority is unknown, and one that does
 // not respond. Neither delays the other workers.
 func TestScraperTLSNeedsTrustedServer(t *testing.T) {
 	t.Parallel()
@@ -86,13 +86,13 @@ func TestMetricsReaderBoundsSize(t *testing.T) {
 		want error
 		fits bool
 	}{
-		"the largest":               {textHandler(body(most)), nil, true},
-		"a little larger":           {textHandler(body(most + 4)), errTooLarge, false},
-		"the largest, compressed":   {compressed(most), nil, true},
-		"a little larger, likewise": {compressed(most + 4), errTooLarge, false},
-		"long headers":              {headers(60_000), nil, true},
-		"headers that are too long": {headers(66_000), nil, false},
-		"extremely long headers":    {headers(10 << 20), nil, false},
+		"the largest":                 {textHandler(body(most)), nil, true},
+		"a little larger":             {textHandler(body(most + 4)), errTooLarge, false},
+		"the largest, compressed":     {compressed(most), nil, true},
+		"a little larger, compressed": {compressed(most + 4), errTooLarge, false},
+		"long headers":                {headers(60_000), nil, true},
+		"headers that are too long":   {headers(66_000), nil, false},
+		"extremely long headers":      {headers(10 << 20), nil, false},
 	} {
 		synctest.Test(t, func(t *testing.T) { // a slow machine cannot exceed the timeout
 			network := memnet.New()

@@ -9,7 +9,7 @@ import (
 	"dynamo-metrics/internal/fleet"
 )
 
-// TestZMQFollowsMovedPublisherInTwoSeconds has a publisher with a new address, as after a
+// TestZMQFollowsMovedPublisherInTwoSeconds sets up a publisher with a new address, as after a
 // takeover by a shadow engine or a container restart. Whatever is at the old address, and
 // however the registry changes, its events arrive within two seconds.
 func TestZMQFollowsMovedPublisherInTwoSeconds(t *testing.T) {
@@ -30,15 +30,15 @@ func TestZMQFollowsMovedPublisherInTwoSeconds(t *testing.T) {
 		"its key was deleted":          func(f *fleet.Fleet) { f.RemoveChannel("a"); time.Sleep(time.Minute); f.AddChannel("a", now) },
 		"the registry is listed again": func(f *fleet.Fleet) { f.Sync(fleet.Listing{Channels: map[string]fleet.Channel{"a": now}}) },
 	}
-	for was, await := range state {
-		for how, do := range change {
-			t.Run(was+", "+how, func(t *testing.T) {
+	for oldState, setUp := range state {
+		for name, apply := range change {
+			t.Run(oldState+", "+name, func(t *testing.T) {
 				runZMQNetwork(t, 100, func(p *zmqNetwork) {
 					p.fleet.AddChannel("a", old)
-					await(p)
+					setUp(p)
 					time.Sleep(time.Second)
 					s := p.listen(after)
-					do(p.fleet)
+					apply(p.fleet)
 					time.Sleep(2 * time.Second)
 					synctest.Wait()
 					s.sendHit(5, 1000, 0x11) // numbers before the first event are not missing
@@ -52,7 +52,7 @@ func TestZMQFollowsMovedPublisherInTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestZMQConnectsToLatePublisherInTwoSeconds has a publisher that listens some time after its
+// TestZMQConnectsToLatePublisherInTwoSeconds sets up a publisher that listens some time after its
 // key was written. The pauses between attempts start short at a new address.
 func TestZMQConnectsToLatePublisherInTwoSeconds(t *testing.T) {
 	runZMQNetwork(t, 100, func(p *zmqNetwork) {
@@ -66,7 +66,7 @@ func TestZMQConnectsToLatePublisherInTwoSeconds(t *testing.T) {
 	})
 }
 
-// TestScraperFollowsMovedWorkerInTwoIntervals has a worker with a new address. Whatever is at
+// TestScraperFollowsMovedWorkerInTwoIntervals sets up a worker with a new address. Whatever is at
 // the old one, its metrics are read within two intervals, because each round looks up the
 // addresses again.
 func TestScraperFollowsMovedWorkerInTwoIntervals(t *testing.T) {
@@ -74,26 +74,26 @@ func TestScraperFollowsMovedWorkerInTwoIntervals(t *testing.T) {
 	for was := responds; was <= stalls; was++ {
 		t.Run(fmt.Sprint(was), func(t *testing.T) {
 			runMetricsNetwork(t, 1, interval, func(w *metricsNetwork) {
-				isAt := func(host string) {
+				moveTo := func(host string) {
 					in := fleet.Instance{Endpoint: backendEndpoint, ID: 1}
 					w.fleet.Register("0", in, fleet.Registration{Publishes: true, Transport: host})
 				}
-				shown := func() fleet.Load { return w.fleet.Snapshot().Workers[0].Load.V }
+				load := func() fleet.Load { return w.fleet.Snapshot().Workers[0].Load.V }
 				for n := range 10 {
-					isAt("1")
+					moveTo("1")
 					w.setBehavior(responds, 1)
 					time.Sleep(2 * interval)
-					if got := shown(); got != blocksLoad(1) {
+					if got := load(); got != blocksLoad(1) {
 						t.Fatalf("the worker has %+v", got)
 					}
 					w.setBehavior(was, 1)
 					time.Sleep(5*time.Second + time.Duration(n)*interval/10) // at different times in the round
-					isAt("2")
-					if got := shown(); got != (fleet.Load{}) {
+					moveTo("2")
+					if got := load(); got != (fleet.Load{}) {
 						t.Errorf("the worker has %+v right after its address changed, want nothing", got)
 					}
 					time.Sleep(2 * interval)
-					if got := shown(); got != blocksLoad(2) {
+					if got := load(); got != blocksLoad(2) {
 						t.Errorf("the worker has %+v two intervals after its address changed", got)
 					}
 				}

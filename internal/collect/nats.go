@@ -16,7 +16,8 @@ import (
 )
 
 // NATS records events over NATS until ctx ends: loads, hit rates and forward passes of every
-// release, and request traces. It calls listening when the server has all subscriptions. A subscription that the server denies is retried.
+// release, and request traces. It calls listening when the server has all subscriptions. A
+// subscription that the server denies is retried.
 func (e *Events) NATS(ctx context.Context, conn *nats.Conn, listening func()) error {
 	all := e.subscriptions()
 	defer func() {
@@ -73,7 +74,7 @@ func (e *Events) confirm(ctx context.Context, conn *nats.Conn) {
 
 const flushTimeout = 5 * time.Second
 
-// retrySchedule says when to retry what NATS denies: after a second at first, and at intervals
+// retrySchedule decides when to retry what NATS denies: after a second at first, and at intervals
 // that grow with the age of the denial. So an operator who grants a permission sees the effect
 // at once, and a server that keeps denying gets few requests.
 type retrySchedule struct{ since, next time.Time }

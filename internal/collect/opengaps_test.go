@@ -39,7 +39,7 @@ func (c *gapTest) recordRun(from, to uint64) {
 	}
 }
 
-// check compares how many events are missing, and how many may still come.
+// check compares how many events are missing, and how many may still arrive.
 func (c *gapTest) check(want, open uint64) {
 	c.t.Helper()
 	left := uint64(0)
@@ -48,7 +48,7 @@ func (c *gapTest) check(want, open uint64) {
 		left += o.to - o.from + 1
 	}
 	if n := c.e.fleet.Stats.MissedEvents.Load(); n != want || left != open {
-		c.t.Errorf("%d are missing and %d may still come, want %d and %d", n, left, want, open)
+		c.t.Errorf("%d are missing and %d may still arrive, want %d and %d", n, left, want, open)
 	}
 	if n := c.e.openGaps.count.Load(); int(n) != c.e.openGaps.byAge.Len() || (n == 0) != (len(c.e.openGaps.byStream) == 0) {
 		c.t.Errorf("%d gaps are open, of %d streams, and %d are queued to close", n, len(c.e.openGaps.byStream), c.e.openGaps.byAge.Len())
@@ -57,7 +57,8 @@ func (c *gapTest) check(want, open uint64) {
 
 func (c *gapTest) expireAfter(d time.Duration) { c.e.openGaps.expire(time.Now().Add(d)) }
 
-// TestOpenGapsOutOfOrderNotMissing has events out of order, as routers of 0.9 and 1.0 send them.
+// TestOpenGapsOutOfOrderNotMissing records events out of order, as routers of 0.9 and 1.0 send
+// them.
 func TestOpenGapsOutOfOrderNotMissing(t *testing.T) {
 	c := newGapTest(t)
 	c.record(17, 19, 20, 18, 21)
@@ -168,14 +169,14 @@ func TestEventsIgnoreLateLoad(t *testing.T) {
 	at := fleet.Endpoint{Component: "backend", Name: "generate"}
 	f := c.e.fleet
 	f.Sync(fleet.Listing{Instances: map[string]fleet.InstanceEntry{"1": {Instance: fleet.Instance{Endpoint: at, ID: 1}, Registration: fleet.Registration{Publishes: true}}}})
-	load := func(number uint64, rank, blocks byte) {
+	sendLoad := func(number uint64, rank, blocks byte) {
 		payload := append([]byte("\x83\xa9worker_id\x01\xa7dp_rank"), rank)
 		payload = append(append(payload, "\xaekv_used_blocks"...), blocks)
 		c.e.handleEnvelope(at, wire.TopicLoad, wire.Envelope{
 			Topic: []byte(wire.TopicLoad), Publisher: 7, Sequence: number, PublishedAt: 1000 + number, Payload: payload,
 		}, &c.seq, nil)
 	}
-	blocks := func(want ...uint64) {
+	checkBlocks := func(want ...uint64) {
 		t.Helper()
 		var got []uint64
 		for _, r := range f.Snapshot().Workers[0].Ranks {
@@ -185,15 +186,15 @@ func TestEventsIgnoreLateLoad(t *testing.T) {
 			t.Errorf("the ranks have %v blocks in use, want %v", got, want)
 		}
 	}
-	load(16, 1, 61)
-	load(17, 0, 17)
-	load(19, 0, 19)
-	load(18, 0, 18) // out of order
-	blocks(19, 61)
+	sendLoad(16, 1, 61)
+	sendLoad(17, 0, 17)
+	sendLoad(19, 0, 19)
+	sendLoad(18, 0, 18) // out of order
+	checkBlocks(19, 61)
 	if n := f.Stats.Rejected(stats.LoadEvent, stats.Repeated); n != 1 {
 		t.Errorf("%d loads are rejected, want 1", n)
 	}
-	load(21, 0, 21)
-	load(20, 1, 62) // out of order, but the newest of its rank
-	blocks(21, 62)
+	sendLoad(21, 0, 21)
+	sendLoad(20, 1, 62) // out of order, but the newest of its rank
+	checkBlocks(21, 62)
 }

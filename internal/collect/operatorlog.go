@@ -64,8 +64,8 @@ func (m *missingLog) shouldLog(now time.Time) bool {
 	return true
 }
 
-// recovered records that a poll has found workers, and reports whether the log says that there
-// are none.
+// recovered records that a poll has found workers, and reports whether the last log line was that
+// there are none.
 func (m *missingLog) recovered(now time.Time) (wasLogged bool) {
 	if m.foundSince.IsZero() {
 		m.foundSince = now

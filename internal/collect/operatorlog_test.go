@@ -133,7 +133,7 @@ func TestMissingLogBacksOff(t *testing.T) {
 	}
 }
 
-// TestMissingLogSurvivesFlapping has workers that come and go. Some of the changes are logged,
+// TestMissingLogSurvivesFlapping sets up workers that come and go. Some of the changes are logged,
 // and each "found" follows a "not found".
 func TestMissingLogSurvivesFlapping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

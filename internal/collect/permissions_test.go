@@ -126,7 +126,7 @@ func TestPermissionsOfPublishingKnownAfterUse(t *testing.T) {
 	}
 }
 
-// TestPermissionsDenialWithoutSubject has denials that name no subject, such as that of more
+// TestPermissionsDenialWithoutSubject records denials that name no subject, such as that of more
 // subscriptions than the limit. They mean the pending subscriptions, or else all.
 func TestPermissionsDenialWithoutSubject(t *testing.T) {
 	p := newPermissionsTest(t)

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// planeCheckInterval is how often mismatches are looked for. A fleet that starts or moves
-	// may have one for a few seconds.
+	// planeCheckInterval is the interval of the checks for mismatches. A fleet that starts, or
+	// that changes its event plane, may have a mismatch for a few seconds.
 	planeCheckInterval = 10 * time.Second
 
 	// maxMismatches bounds the components that are kept for the web page.
@@ -78,8 +78,8 @@ func (p planeCheck) count(c fleet.Opt[fleet.Channel], delta int) {
 	}
 }
 
-// mismatches returns the components whose workers are on an event plane that no router is on,
-// the first maxMismatches by name.
+// mismatches returns the components whose workers are on an event plane that no router is on. If
+// there are more than maxMismatches, it returns the first by name.
 func (p planeCheck) mismatches() map[string]string {
 	found := make(map[string]string)
 	for component, s := range p {
@@ -108,7 +108,7 @@ func (p planeCheck) mismatches() map[string]string {
 type planeWarner struct {
 	log    *slog.Logger
 	warned map[string]string // mismatches that last, and were logged
-	named  int
+	named  int               // components that were logged
 }
 
 func (w *planeWarner) warn(mismatches map[string]string) {

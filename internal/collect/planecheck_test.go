@@ -61,7 +61,7 @@ func TestPlaneCheckFindsMismatches(t *testing.T) {
 	}
 }
 
-// TestPlaneCheckBoundsLogAndMismatches has made-up components. The log names a few of them, and
+// TestPlaneCheckBoundsLogAndMismatches adds made-up components. The log names a few of them, and
 // components that are gone are forgotten.
 func TestPlaneCheckBoundsLogAndMismatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

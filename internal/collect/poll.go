@@ -53,7 +53,7 @@ type Poller struct {
 	reconnects      uint64                 // of Conn, at the last poll
 	graceUntil      time.Time              // when the grace period after the last reconnection ends
 	missing         missingLog             // when to log that polls find no workers
-	loggedNoLoad    bool                   // the log has said which endpoints carry loads
+	loggedNoLoad    bool                   // it was logged which endpoints carry loads
 
 	publishedSubject string        // published on by Publish since the last poll
 	retries          retrySchedule // of polls, while NATS denies a permission
@@ -230,7 +230,7 @@ func (p *Poller) updateReconnects(times uint64, now time.Time) {
 	}
 }
 
-// errDenied says that no worker can be polled, or that no reply can arrive.
+// errDenied means that no worker can be polled, or that no reply can arrive.
 var errDenied = errors.New("NATS denies a permission")
 
 // sendRequests sends a request for each service, with one inbox for the replies.

@@ -82,18 +82,18 @@ func TestPollerForgetsRemovedComponents(t *testing.T) {
 			p.beginPoll(time.Now())
 			return len(p.targetServices())
 		}
-		of := func(i int) fleet.Instance {
+		instance := func(i int) fleet.Instance {
 			return fleet.Instance{Endpoint: fleet.Endpoint{Component: fmt.Sprint("gone", i), Name: "e"}, ID: uint64(1 + i)}
 		}
 		const many = 5000
 		for i := range many {
-			f.Register("", of(i), fleet.Registration{NATS: true})
+			f.Register("", instance(i), fleet.Registration{NATS: true})
 		}
 		if n := poll(); n != 3*many {
 			t.Errorf("%d services are polled, want %d", n, 3*many)
 		}
 		for i := range many {
-			f.Deregister("", of(i))
+			f.Deregister("", instance(i))
 		}
 		f.Register("", fleet.Instance{Endpoint: fleet.Endpoint{Component: "c", Name: "e"}, ID: 7}, fleet.Registration{NATS: true})
 		if n := poll(); n != 3 || len(p.loggedEndpoints) != 1 {
@@ -127,7 +127,7 @@ func TestPollerPollWaitFollowsInterval(t *testing.T) {
 	}
 }
 
-// TestPollerBoundsOtherEndpoints has replies with many made-up endpoints.
+// TestPollerBoundsOtherEndpoints handles replies with many made-up endpoints.
 func TestPollerBoundsOtherEndpoints(t *testing.T) {
 	f := fleet.New(fleet.Target{Component: "c", Name: "e"}, 1000, true)
 	f.Sync(fleet.Listing{})

@@ -16,7 +16,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestSchedulerDeadWorkersDelayNoOthers has workers that do not respond, from the start or
+// TestSchedulerDeadWorkersDelayNoOthers sets up workers that do not respond, from the start or
 // later, at once or one by one, and in different ways.
 func TestSchedulerDeadWorkersDelayNoOthers(t *testing.T) {
 	t.Parallel()
@@ -59,7 +59,7 @@ func TestSchedulerDeadWorkersDelayNoOthers(t *testing.T) {
 	}
 }
 
-// TestSchedulerDeadWorkersInLargeFleet has a fleet whose rounds are longer than the interval.
+// TestSchedulerDeadWorkersInLargeFleet sets up a fleet whose rounds are longer than the interval.
 // Each worker must be read every two rounds.
 func TestSchedulerDeadWorkersInLargeFleet(t *testing.T) {
 	t.Parallel()
@@ -73,7 +73,7 @@ func TestSchedulerDeadWorkersInLargeFleet(t *testing.T) {
 	})
 }
 
-// TestSchedulerReadsSlowWorkers has slow workers among dead ones. They are read, and delay no
+// TestSchedulerReadsSlowWorkers sets up slow workers among dead ones. They are read, and delay no
 // others, whatever the timeout is.
 func TestSchedulerReadsSlowWorkers(t *testing.T) {
 	t.Parallel()
@@ -106,7 +106,7 @@ func TestSchedulerReadsSlowWorkers(t *testing.T) {
 	}
 }
 
-// TestSchedulerReadsVerySlowWorkersAmongDead has workers that were readable before, but take
+// TestSchedulerReadsVerySlowWorkersAmongDead sets up workers that were readable before, but take
 // 12 s.
 func TestSchedulerReadsVerySlowWorkersAmongDead(t *testing.T) {
 	t.Parallel()
@@ -152,7 +152,7 @@ func TestSchedulerBoundsLongScrapes(t *testing.T) {
 	})
 }
 
-// TestSchedulerBoundsSlowScrapes has many slow workers that were readable before.
+// TestSchedulerBoundsSlowScrapes schedules many slow workers that were readable before.
 func TestSchedulerBoundsSlowScrapes(t *testing.T) {
 	t.Parallel()
 	runHangingScheduler(t, time.Minute, target{readable: true, duration: 3 * time.Second}, 50, func(_ context.Context, _ *scheduler, _, running *atomic.Int64) {
@@ -190,7 +190,7 @@ func TestSchedulerPrunesRemovedTargets(t *testing.T) {
 	}
 }
 
-// TestSchedulerStretchesRoundsWithoutForgetting has more slow workers than slots. Rounds get
+// TestSchedulerStretchesRoundsWithoutForgetting sets up more slow workers than slots. Rounds get
 // longer, and no load expires because of that.
 func TestSchedulerStretchesRoundsWithoutForgetting(t *testing.T) {
 	t.Parallel()
@@ -227,7 +227,7 @@ func TestSchedulerReadsSlowWorkerOncePerRound(t *testing.T) {
 	})
 }
 
-// TestScraperRecordsSharedMetricsOnce has 20,000 workers with the same URL. It would take too
+// TestScraperRecordsSharedMetricsOnce sets up 20,000 workers with the same URL. It would take too
 // long if the metrics were searched once for each worker.
 func TestScraperRecordsSharedMetricsOnce(t *testing.T) {
 	const many = 20_000
@@ -329,8 +329,8 @@ func TestSchedulerRoundsGrowWithTargets(t *testing.T) {
 	length(1000, 5*time.Second)
 }
 
-// TestSchedulerQuickTimeoutFollowsDurations checks that the timeout is three times the median of the
-// last round, within its bounds.
+// TestSchedulerQuickTimeoutFollowsDurations checks that the timeout is three times the median of
+// the last round, within its bounds.
 func TestSchedulerQuickTimeoutFollowsDurations(t *testing.T) {
 	s := &Scraper{Fleet: fleet.New(fleet.Target{}, 10, true)}
 	r := newScheduler(s, 1, 1, 1)

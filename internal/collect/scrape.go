@@ -79,7 +79,7 @@ func (s *Scraper) Run(ctx context.Context) error {
 			IdleConnTimeout:        2 * s.Interval,
 			MaxResponseHeaderBytes: maxHeader,
 		},
-		// The registry says where a worker's metrics are, and a response must not change that.
+		// The registry decides where a worker's metrics are, and a response must not change that.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	defer s.client.CloseIdleConnections()

@@ -204,9 +204,9 @@ func TestScraperSkipsWorkersWithCompleteLoad(t *testing.T) {
 	}
 }
 
-// TestScraperBadWorkersDoNotAffectGoodOne has workers that stall before or in the response, send
-// 100 MB, garbage, a gzip bomb, broken gzip, a redirect, long headers or an error, and one that
-// closes the connection.
+// TestScraperBadWorkersDoNotAffectGoodOne sets up workers that stall before or in the response,
+// send 100 MB, garbage, a gzip bomb, broken gzip, a redirect, long headers or an error, and one
+// that closes the connection.
 func TestScraperBadWorkersDoNotAffectGoodOne(t *testing.T) {
 	t.Parallel()
 	f := newMetricsServer(t)
@@ -350,7 +350,7 @@ func TestScraperIgnoresMetricsOfOtherWorker(t *testing.T) {
 	}
 }
 
-// TestScraperSharedMetricsNeedWorkerID has several workers in one process, with the same URL.
+// TestScraperSharedMetricsNeedWorkerID sets up several workers in one process, with the same URL.
 // Only metrics that name their worker are recorded.
 func TestScraperSharedMetricsNeedWorkerID(t *testing.T) {
 	t.Parallel()

@@ -26,7 +26,7 @@ func unreadByID(f *fleet.Fleet) map[uint64]fleet.FailedScrapes {
 	return all
 }
 
-// TestScraperTimeoutMayExceedInterval has slow workers. If the timeout allows it, they are read
+// TestScraperTimeoutMayExceedInterval sets up slow workers. If the timeout allows it, they are read
 // as often as possible, and their loads stay until then. The others are read as usual.
 func TestScraperTimeoutMayExceedInterval(t *testing.T) {
 	t.Parallel()
@@ -109,7 +109,7 @@ func TestScraperReportsUnreadWorkers(t *testing.T) {
 	})
 }
 
-// TestScraperReportsManyDeadWorkersSoon has many more dead workers than slots.
+// TestScraperReportsManyDeadWorkersSoon sets up many more dead workers than slots.
 func TestScraperReportsManyDeadWorkersSoon(t *testing.T) {
 	t.Parallel()
 	const many = 500
@@ -148,7 +148,7 @@ func TestScraperReportsManyDeadWorkersSoon(t *testing.T) {
 	}
 }
 
-// TestScraperReportsFailureReason has a worker for each way to fail.
+// TestScraperReportsFailureReason sets up a worker for each way to fail.
 func TestScraperReportsFailureReason(t *testing.T) {
 	t.Parallel()
 	f := newMetricsServer(t)

@@ -53,8 +53,8 @@ func scrapeFrom(s *httptest.Server, files connect.WorkerTLS) func(*Scraper) {
 	}
 }
 
-// TestScraperTLSWithPrivateAuthority reads workers with the right files. With others the failure
-// counts as one of TLS, in both versions of TLS, which differ in how the worker rejects a
+// TestScraperTLSWithPrivateAuthority reads workers with the right files. With other files, the
+// failure must count as a TLS failure. The two versions of TLS differ in how the worker rejects a
 // client.
 func TestScraperTLSWithPrivateAuthority(t *testing.T) {
 	t.Parallel()
@@ -109,8 +109,9 @@ func TestScraperTLSWithPrivateAuthority(t *testing.T) {
 	}
 }
 
-// TestScraperTLSErrorsAreDistinguished has a certificate for another host, a server without TLS,
-// one that does not respond, which counts as slow, and one with TLS that gets plain HTTP.
+// TestScraperTLSErrorsAreDistinguished sets up a server whose certificate is for another host, one
+// without TLS, one that does not respond, which counts as slow, and one with TLS that gets plain
+// HTTP.
 func TestScraperTLSErrorsAreDistinguished(t *testing.T) {
 	t.Parallel()
 	a := testutil.NewAuthorityWithCertificates(t)

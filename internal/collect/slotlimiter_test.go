@@ -31,7 +31,7 @@ func newTestSource(host string, port int) *zmqSource {
 	return newZMQSource(sourceKey{address: fmt.Sprintf("tcp://%s:%d", host, port)})
 }
 
-// TestSlotLimiterFitsManyRanksOfOneHost has 64 ranks with three topics each, under the usual
+// TestSlotLimiterFitsManyRanksOfOneHost adds 64 ranks with three topics each, under the usual
 // limit of file descriptors.
 func TestSlotLimiterFitsManyRanksOfOneHost(t *testing.T) {
 	l := newSlotLimiter(MaxZMQSubscriptions(65_536, 1024))
@@ -43,7 +43,7 @@ func TestSlotLimiterFitsManyRanksOfOneHost(t *testing.T) {
 	}
 }
 
-// TestSlotLimiterGivesHostAtMostHalf has one host with many sources. The hosts take turns.
+// TestSlotLimiterGivesHostAtMostHalf adds many sources of one host. The hosts must take turns.
 func TestSlotLimiterGivesHostAtMostHalf(t *testing.T) {
 	l := newSlotLimiter(10)
 	for port := range 100 {

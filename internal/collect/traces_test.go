@@ -12,9 +12,9 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// TestEventsTraceWithoutWorkerIsNotForeign has captured traces. Frontends of 1.4 name the worker
-// only for requests with a session header, which one of eight has. Those of 1.5 name it for
-// every request.
+// TestEventsTraceWithoutWorkerIsNotForeign handles captured traces. Frontends of 1.4 name the
+// worker only for requests with a session header, which one of eight has. Those of 1.5 name it
+// for every request.
 func TestEventsTraceWithoutWorkerIsNotForeign(t *testing.T) {
 	for _, c := range []struct {
 		release             string

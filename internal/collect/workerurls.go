@@ -14,14 +14,14 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// WorkerURLs knows at which URL each worker has its own metrics. The zero WorkerURLs uses the
+// WorkerURLs maps each worker to the URL of its own metrics. The zero WorkerURLs uses the
 // registry only.
 type WorkerURLs struct {
 	templates map[string]urlTemplate // by component; "" is for all others
 }
 
-// urlTemplate is a URL with placeholders. Their values come from the network, so each part of
-// the URL is escaped on its own.
+// urlTemplate is a URL with placeholders. Their values are from the network, so each part of
+// the URL is escaped separately.
 type urlTemplate struct{ scheme, host, path, query string }
 
 // placeholderPattern matches the placeholders in a template.
@@ -96,18 +96,18 @@ func (t urlTemplate) fill(namespace string, p fleet.ScrapeTarget) string {
 	if host == "" && strings.Contains(t.host+t.path+t.query, "{host}") {
 		return ""
 	}
-	with := func(s string, escape func(string) string) string {
+	replace := func(s string, escape func(string) string) string {
 		return strings.NewReplacer(
 			"{host}", escape(host), "{namespace}", escape(namespace), "{component}", escape(p.Component), "{endpoint}", escape(p.Name),
 			"{worker_id}", strconv.FormatUint(p.ID, 10), "{worker_id_hex}", wire.HexID(p.ID),
 		).Replace(s)
 	}
-	filled := t.scheme + "://" + with(t.host, hostLiteral) + "/" + with(t.path, url.PathEscape)
+	filled := t.scheme + "://" + replace(t.host, hostLiteral) + "/" + replace(t.path, url.PathEscape)
 	if t.path == "" {
 		filled += "metrics"
 	}
 	if t.query != "" {
-		filled += "?" + with(t.query, url.QueryEscape)
+		filled += "?" + replace(t.query, url.QueryEscape)
 	}
 	u, err := url.Parse(filled)
 	if err != nil || u.User != nil || u.Fragment != "" || !validHost(u.Host, t.scheme) {

@@ -316,7 +316,7 @@ func (z *subscribers) updateStats() {
 }
 
 // handleDirect handles a message of a publisher. ZeroMQ subscribes by prefix, so messages of
-// other topics may come, too.
+// other topics may arrive, too.
 func (e *Events) handleDirect(c *fleet.Channel, tracker sequenceTracker, frames [][]byte) {
 	if len(frames) > 0 && string(frames[0]) != c.Topic {
 		return
@@ -359,7 +359,7 @@ func (e *Events) handleBrokered(dedup *deduper, frames [][]byte) {
 	dedup.mu.Lock()
 	defer dedup.mu.Unlock()
 	var tracker sequenceTracker
-	if !dedup.multipleBrokers { // an event that one broker lost may come over another
+	if !dedup.multipleBrokers { // an event that one broker lost may arrive from another
 		tracker = &dedup.gaps
 	}
 	e.handleEnvelope(at, topic, envelope, tracker, dedup)

@@ -14,7 +14,7 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// TestZMQMergesKeysOfOnePublisher has a publisher under two keys, as written by a proxy that
+// TestZMQMergesKeysOfOnePublisher sets up a publisher under two keys, as written by a proxy that
 // supports old and new releases.
 func TestZMQMergesKeysOfOnePublisher(t *testing.T) {
 	runZMQNetwork(t, 100, func(p *zmqNetwork) {
@@ -87,7 +87,7 @@ func TestZMQSourceChoosesMostSpecificEndpoint(t *testing.T) {
 func TestZMQSourceEndpointFollowsKeys(t *testing.T) {
 	runZMQNetwork(t, 100, func(p *zmqNetwork) {
 		p.dropPackets("h:1")
-		shown := func(want ...fleet.Channel) {
+		checkUnreachable := func(want ...fleet.Channel) {
 			t.Helper()
 			time.Sleep(time.Second)
 			if got := fmt.Sprint(p.fleet.Diagnostics.UnreachableSince(time.Now())); got != fmt.Sprint(want) {
@@ -95,18 +95,18 @@ func TestZMQSourceEndpointFollowsKeys(t *testing.T) {
 			}
 		}
 		p.fleet.AddChannel("old", hitRateChannel(5, "h:1", fleet.Endpoint{Component: "backend"}))
-		shown(hitRateChannel(5, "h:1", fleet.Endpoint{Component: "backend"}))
+		checkUnreachable(hitRateChannel(5, "h:1", fleet.Endpoint{Component: "backend"}))
 		p.fleet.AddChannel("new", hitRateChannel(5, "h:1", backendEndpoint))
-		shown(hitRateChannel(5, "h:1", backendEndpoint))
+		checkUnreachable(hitRateChannel(5, "h:1", backendEndpoint))
 		p.fleet.RemoveChannel("new")
-		shown(hitRateChannel(5, "h:1", fleet.Endpoint{Component: "backend"}))
+		checkUnreachable(hitRateChannel(5, "h:1", fleet.Endpoint{Component: "backend"}))
 		if n, _ := p.dialCounts("h:1"); n != 1 {
 			t.Errorf("dialed %d times in three seconds, want once", n)
 		}
 		p.fleet.Sync(fleet.Listing{Channels: map[string]fleet.Channel{"new": hitRateChannel(5, "h:1", backendEndpoint), "other": hitRateChannel(6, "h:2", backendEndpoint)}})
-		shown(hitRateChannel(5, "h:1", backendEndpoint), hitRateChannel(6, "h:2", backendEndpoint))
+		checkUnreachable(hitRateChannel(5, "h:1", backendEndpoint), hitRateChannel(6, "h:2", backendEndpoint))
 		p.fleet.Sync(fleet.Listing{})
-		shown()
+		checkUnreachable()
 	})
 }
 
@@ -141,7 +141,7 @@ func TestZMQCountsGapsAcrossReconnect(t *testing.T) {
 	})
 }
 
-// TestZMQDialsNoMoreThanSlots has more publishers than slots. The others wait, are counted, and
+// TestZMQDialsNoMoreThanSlots sets up more publishers than slots. The others wait, are counted, and
 // get the slots of unreachable publishers.
 func TestZMQDialsNoMoreThanSlots(t *testing.T) {
 	runZMQNetwork(t, 8, func(p *zmqNetwork) {
@@ -190,7 +190,8 @@ func TestZMQDialsNoMoreThanSlots(t *testing.T) {
 	})
 }
 
-// TestZMQBoundsSources has more sources than the limit. The others are added once there is room.
+// TestZMQBoundsSources sets up more sources than the limit. The others are added once there is
+// room.
 func TestZMQBoundsSources(t *testing.T) {
 	runZMQNetwork(t, 8, func(p *zmqNetwork) {
 		var all []string
@@ -222,8 +223,8 @@ func TestZMQBoundsSources(t *testing.T) {
 	})
 }
 
-// TestZMQRemembersFourSourcesPerSlot has so many slots that four sources per slot are more than the
-// minimum.
+// TestZMQRemembersFourSourcesPerSlot uses so many slots that four sources per slot are more than
+// the minimum.
 func TestZMQRemembersFourSourcesPerSlot(t *testing.T) {
 	runZMQNetwork(t, 1050, func(p *zmqNetwork) {
 		for i := range 5000 {
@@ -290,7 +291,7 @@ func TestZMQLogsUnreachablePublisherOnce(t *testing.T) {
 	})
 }
 
-// TestZMQLimitsDialsPerAddress has 100 publishers at one address, of which 16 are dialed at the
+// TestZMQLimitsDialsPerAddress sets up 100 publishers at one address, of which 16 are dialed at the
 // same time.
 func TestZMQLimitsDialsPerAddress(t *testing.T) {
 	runZMQNetwork(t, 400, func(p *zmqNetwork) {
@@ -326,7 +327,7 @@ func TestZMQLimitsDialsPerAddress(t *testing.T) {
 func TestZMQSeveralBrokersCountNoGaps(t *testing.T) {
 	var numbers []string
 	z := newSubscribers(NewEvents(fleet.New(fleet.Target{}, 10, true), "dynamo", slog.New(slog.DiscardHandler)), 10)
-	arrives := func(number uint64) {
+	receive := func(number uint64) {
 		z.deduper.mu.Lock()
 		defer z.deduper.mu.Unlock()
 		if z.deduper.multipleBrokers {
@@ -335,28 +336,28 @@ func TestZMQSeveralBrokersCountNoGaps(t *testing.T) {
 		}
 		numbers = append(numbers, fmt.Sprint(z.deduper.gaps.record(stream{1, stats.LoadEvent}, number).missing))
 	}
-	of := func(n int) fleet.Opt[fleet.Channel] {
+	brokers := func(n int) fleet.Opt[fleet.Channel] {
 		return fleet.Some(fleet.Channel{Plane: fleet.BrokerPlane, Topic: wire.TopicLoad, Address: []string{"tcp://a:1", "tcp://a:1;tcp://b:1"}[n]})
 	}
 	ended, stop := context.WithCancel(t.Context())
 	stop()
-	follow := func(old, new fleet.Opt[fleet.Channel]) {
+	change := func(old, new fleet.Opt[fleet.Channel]) {
 		z.applyChanges(ended, []fleet.ChannelChange{{Old: old, New: new}}, false)
 	}
 	none := fleet.Opt[fleet.Channel]{}
-	follow(none, of(0))
-	arrives(0)
-	arrives(5)
-	follow(of(0), of(1))
-	arrives(6)
-	arrives(50)
-	follow(of(1), of(0))
-	arrives(100)
-	arrives(102)
-	follow(of(0), none)
-	follow(none, of(0))
-	arrives(1000)
-	arrives(1001)
+	change(none, brokers(0))
+	receive(0)
+	receive(5)
+	change(brokers(0), brokers(1))
+	receive(6)
+	receive(50)
+	change(brokers(1), brokers(0))
+	receive(100)
+	receive(102)
+	change(brokers(0), none)
+	change(none, brokers(0))
+	receive(1000)
+	receive(1001)
 	z.stopAll()
 	if got := strings.Join(numbers, " "); got != "0 4 - - 0 1 0 0" {
 		t.Errorf("missing: %s, want 0 4 - - 0 1 0 0", got)

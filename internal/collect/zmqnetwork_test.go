@@ -216,19 +216,20 @@ func hitRateChannel(publisher uint64, address string, e fleet.Endpoint) fleet.Ch
 // that wait.
 func (p *zmqNetwork) checkPublishers(up, all, waiting int64) {
 	p.t.Helper()
-	t := &p.fleet.Stats
-	got := fmt.Sprint(t.PublishersUp.Load(), t.Publishers.Load(), t.PublishersWaiting.Load())
+	counts := &p.fleet.Stats
+	got := fmt.Sprint(counts.PublishersUp.Load(), counts.Publishers.Load(), counts.PublishersWaiting.Load())
 	if want := fmt.Sprint(up, all, waiting); got != want {
 		p.t.Errorf("publishers connected, announced, waiting: %s, want %s", got, want)
 	}
 }
 
-func (p *zmqNetwork) checkHits(events, gaps uint64) {
+// checkHits compares how many events were received, and how many are missing.
+func (p *zmqNetwork) checkHits(events, missing uint64) {
 	p.t.Helper()
 	time.Sleep(gapTimeout + time.Second) // then open gaps count as missing
 	synctest.Wait()
-	t := &p.fleet.Stats
-	if n, g := t.Messages(stats.HitRate), t.MissedEvents.Load(); n != events || g != gaps {
-		p.t.Errorf("%d events and %d are missing, want %d and %d", n, g, events, gaps)
+	counts := &p.fleet.Stats
+	if n, m := counts.Messages(stats.HitRate), counts.MissedEvents.Load(); n != events || m != missing {
+		p.t.Errorf("%d events were received and %d are missing, want %d and %d", n, m, events, missing)
 	}
 }

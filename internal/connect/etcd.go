@@ -45,7 +45,7 @@ func DialEtcd(ctx context.Context, endpoints string, getenv func(string) string,
 	if err != nil {
 		return nil, err
 	}
-	logged, explained := false, false // the log says that etcd is not connected, and why
+	logged, explained := false, false // it was logged that etcd is not connected, and why
 	var last error
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		client, err := newEtcdClient(ctx, config)

@@ -95,7 +95,7 @@ type EtcdSessions struct {
 // Sessions returns sessions that begin at the first endpoint.
 func (e *EtcdEndpoints) Sessions() *EtcdSessions { return &EtcdSessions{endpoints: e} }
 
-// EtcdSession is a client of one endpoint. Each session logs in anew, so an expired token cannot
+// EtcdSession is a client of one endpoint. Each session logs in again, so an expired token cannot
 // block it.
 type EtcdSession struct {
 	*clientv3.Client
@@ -187,9 +187,9 @@ func (s *EtcdSession) CheckCluster(h *etcdserverpb.ResponseHeader) error {
 }
 
 // isReplacement records that the current endpoint belongs to another cluster than before. It
-// reports whether that cluster has replaced the old one: most endpoints belong to it, or no endpoint
-// of the old cluster has worked for replaceAfter. Otherwise the list of endpoints is wrong, or the old
-// cluster is only unreachable.
+// reports whether that cluster has replaced the old one: most endpoints belong to it, or no
+// endpoint of the old cluster has worked for replaceAfter. Otherwise the list of endpoints is
+// wrong, or the old cluster is only unreachable.
 func (s *EtcdSessions) isReplacement(id uint64) bool {
 	if s.otherClusters == nil {
 		s.otherClusters = make(map[int]uint64)

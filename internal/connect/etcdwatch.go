@@ -85,8 +85,8 @@ func (w EtcdWatch) receive(ctx context.Context, created func()) error {
 	}
 }
 
-// cancelError turns a server's reason for canceling a watch, which is the text of a gRPC error, back
-// into an error.
+// cancelError turns a server's reason for canceling a watch, which is the text of a gRPC error,
+// back into an error.
 func cancelError(reason string) error {
 	if reason == "" {
 		return errors.New("etcd canceled the watch")

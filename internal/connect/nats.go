@@ -49,7 +49,7 @@ type NATSHooks struct {
 
 // DialNATS connects to one of a comma-separated list of servers, and retries until it succeeds.
 // If ctx is cancelled first, connection and error are nil; if its deadline passes, the error
-// says why there is no connection. Credentials come from the URL, or else from Dynamo's
+// says why there is no connection. Credentials are taken from the URL, or else from Dynamo's
 // environment variables. Credentials that the server rejects now are an error; if it rejects
 // them later, they are retried. A lost connection is restored automatically, unless the server
 // sends an error that nats.go does not know: then the connection is closed.

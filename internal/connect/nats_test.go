@@ -274,7 +274,7 @@ func unreachableLine(url string) string {
 	return "NATS cannot be reached; retrying\" server=" + url + " error=\"dial tcp " + strings.TrimPrefix(url, "nats://") + ": connect: connection refused\""
 }
 
-// TestNATSLogsReasonForEachServer has lists of servers that fail for different reasons.
+// TestNATSLogsReasonForEachServer tries lists of servers that fail for different reasons.
 func TestNATSLogsReasonForEachServer(t *testing.T) {
 	t.Parallel()
 	a := testutil.NewAuthorityWithCertificates(t)

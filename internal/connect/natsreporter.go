@@ -24,7 +24,7 @@ type connReporter struct {
 
 	mu            sync.Mutex // needed because the first connection is not made in nats.go's callbacks
 	up            bool
-	outageLogged  bool            // the log says that there is no connection
+	outageLogged  bool            // it was logged that there is no connection
 	loggedReasons []string        // why a lost connection could not be restored
 	lostConn      *nats.Conn      // nil: none is lost
 	lastFault     string          // the last logged error that may be repeated
@@ -34,8 +34,8 @@ type connReporter struct {
 	dialErrors dialErrors
 }
 
-// dialFailed handles an attempt to connect that failed, apart from those by nats.go itself, and
-// returns why it failed.
+// dialFailed handles a failed attempt to connect that was not made by nats.go itself, and returns
+// why it failed.
 func (r *connReporter) dialFailed(err error) (why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

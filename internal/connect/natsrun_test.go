@@ -332,7 +332,7 @@ func TestFlushNATSWaitsForDenials(t *testing.T) {
 }
 
 // TestRunNATSReportsConnectError covers an outage before the first connection, and one after it.
-// nats.go itself says only that there is no server.
+// nats.go itself reports only that no server is available.
 func TestRunNATSReportsConnectError(t *testing.T) {
 	t.Parallel()
 	for what, before := range map[string]bool{"never connected": false, "lost": true} {

@@ -16,8 +16,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// grpcCalls returns how many calls of a method, or messages in its streams, all etcd servers of this
-// process have received.
+// grpcCalls returns how many calls of a method, or messages in its streams, all etcd servers of
+// this process have received.
 func grpcCalls(t *testing.T, metric, method string) (n float64) {
 	t.Helper()
 	families, err := prometheus.DefaultGatherer.Gather()

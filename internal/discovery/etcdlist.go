@@ -90,12 +90,13 @@ func limitOf(kind stats.Kind) stats.Limit {
 	return stats.AttachmentLimit
 }
 
-// maxListed bounds the entries of one kind that are read from a registry. A Fleet with this limit of
-// workers takes fewer.
+// maxListed bounds the entries of one kind that are read from a registry. A Fleet with this limit
+// of workers takes fewer.
 func maxListed(maxWorkers int) int { return listedPerWorker * max(minListedWorkers, maxWorkers) }
 
-// keepKnown adds the last known value of a key to a listing if the present value is not usable. The
-// key proves that its owner is alive, and there is no newer value. A watch keeps the last value, too.
+// keepKnown adds the last known value of a key to a listing if the present value is not usable.
+// The key proves that its owner is alive, and there is no newer value. A watch keeps the last
+// value, too.
 func (w *etcdWatcher) keepKnown(r *reader, key string, all fleet.Listing) {
 	e, ok := r.parseKey(key)
 	if !ok || !e.keyValid {
@@ -114,8 +115,9 @@ func (w *etcdWatcher) keepKnown(r *reader, key string, all fleet.Listing) {
 	}
 }
 
-// nextKey returns the key at which a listing continues after a key. It skips all keys that share a prefix of
-// longKey bytes: no worker's key is that long, and such a key might not fit into a request.
+// nextKey returns the key at which a listing continues after a key. It skips all keys that share
+// a prefix of longKey bytes: no worker's key is that long, and such a key might not fit into a
+// request.
 func nextKey(key string) string {
 	if len(key) > longKey {
 		return clientv3.GetPrefixRangeEnd(key[:longKey])

@@ -158,10 +158,10 @@ func (k *kubeRegistry) expected() (want summary) {
 	return want
 }
 
-// The test replays what a real API server sent about two workers of 1.6.1. They write their resources
-// several times at the start. One pod is unready for a while. The other is killed and its container
-// is restarted, so that emptied maps become null. Then it is stopped with SIGTERM, which deletes the
-// endpoints and then the channels, but not the card. At last it is deleted.
+// The test replays what a real API server sent about two workers of 1.6.1. They write their
+// resources several times at the start. One pod is unready for a while. The other is killed and
+// its container is restarted, so that emptied maps become null. Then it is stopped with SIGTERM,
+// which deletes the endpoints and then the channels, but not the card. At last it is deleted.
 func TestKubernetesFollowsRealWorkers(t *testing.T) {
 	k := newKubeRegistry(t)
 	k.loadCapture("1.6.1/life_before.json")

@@ -35,8 +35,8 @@ func registryChanges(t *testing.T, release string) (all []registryChange) {
 	return all
 }
 
-// registryChange is one change: Key was listed, Added was put, or Gone was deleted; one is set. State
-// names the step of the capture.
+// registryChange is one change: Key was listed, Added was put, or Gone was deleted; one is set.
+// State names the step of the capture.
 type registryChange struct{ State, Key, Added, Value, Gone string }
 
 // countedWorkers returns how many workers are counted, by endpoint.
@@ -66,7 +66,8 @@ func TestReaderRoutersAndFrontendsAreNoWorkers(t *testing.T) {
 				default:
 					r.upsert(n.Key+n.Added, []byte(n.Value))
 				}
-				// A router's other endpoints may be registered a moment before the one that identifies it.
+				// A router's other endpoints may be registered a moment before the one that
+				// identifies it.
 				if last := i+1 == len(all) || all[i+1].State != n.State; last {
 					if got := countedWorkers(f); i >= first-1 && !maps.Equal(got, want) {
 						t.Errorf("after %s: %v are counted, want %v", n.State, got, want)

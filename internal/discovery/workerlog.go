@@ -124,9 +124,9 @@ func (l *WorkerLog) sample() {
 	}
 }
 
-// departureOf returns how a worker has left, judged by its last sample. Its replies to polls decide,
-// because the registry does not record which client deleted a key, or why. repliesRecent is whether
-// polls are frequent enough for that, and NATS is connected.
+// departureOf returns how a worker has left, judged by its last sample. Its replies to polls
+// decide, because the registry does not record which client deleted a key, or why. repliesRecent
+// is whether polls are frequent enough for that, and NATS is connected.
 func departureOf(p *fleet.Presence, repliesRecent bool) departure {
 	switch {
 	case !p.Answered.OK:

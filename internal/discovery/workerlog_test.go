@@ -244,22 +244,22 @@ func TestWorkerLogIgnoresRelisting(t *testing.T) {
 }
 
 func TestWorkerLogNamesFourEndpoints(t *testing.T) {
-	at := func(n int) fleet.Endpoint {
+	backendOf := func(n int) fleet.Endpoint {
 		return fleet.Endpoint{Namespace: fmt.Sprintf("team-%d", n), Component: "backend", Name: "generate"}
 	}
 	runWorkerLog(t, fleet.Target{Namespace: "team-"}, "team-*", true, func(s *workerLogTest) {
-		s.sync(at(0))
+		s.sync(backendOf(0))
 		s.wantLines()
 		for n := range 3 {
-			s.join(at(n), uint64(10*n+1), uint64(10*n+2))
+			s.join(backendOf(n), uint64(10*n+1), uint64(10*n+2))
 		}
 		s.wait(5)
 		s.wantLines("2 workers joined team-0/backend/generate: 1, 2; 2 now. 2 workers joined team-1/backend/generate: b, c; 2 now. 2 workers joined team-2/backend/generate: 15, 16; 2 now")
-		s.leave(at(0), 1)
+		s.leave(backendOf(0), 1)
 		for n := range 6 {
-			s.join(at(n), uint64(100+n))
+			s.join(backendOf(n), uint64(100+n))
 		}
-		s.leave(at(2), 21)
+		s.leave(backendOf(2), 21)
 		s.wait(5)
 		s.wantLines("1 worker joined team-0/backend/generate: 64; 1 worker of team-0/backend/generate is gone: 1; 2 now. " +
 			"1 worker joined team-1/backend/generate: 65; 3 now. " +

@@ -142,7 +142,7 @@ func TestBackoffDeniedRetriesEveryTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestListWatchListTimeoutIsMinute has a page that never ends, although data keep arriving.
+// TestListWatchListTimeoutIsMinute serves a page that never ends, although data keep arriving.
 func TestListWatchListTimeoutIsMinute(t *testing.T) {
 	t.Parallel()
 	at := requestTimes(t, 90*time.Second, func(w http.ResponseWriter, r *http.Request) {

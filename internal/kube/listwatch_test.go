@@ -305,7 +305,7 @@ func TestListWatchSurvivesServerOutage(t *testing.T) {
 	f.waitValues(map[string]int{"a": 1, "b": 2})
 }
 
-// TestListWatchRestartsIdleWatch has a watch whose server has died without closing the
+// TestListWatchRestartsIdleWatch sets up a watch whose server has died without closing the
 // connection.
 func TestListWatchRestartsIdleWatch(t *testing.T) {
 	t.Parallel()

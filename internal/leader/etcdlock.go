@@ -35,8 +35,8 @@ type EtcdKey struct {
 	Lost func()
 }
 
-// Hold makes this program the leader of its namespaces until ctx ends, with value (a JSON object) in
-// the key. Then it deletes the key. It fails with ErrExists if another program has the key and
+// Hold makes this program the leader of its namespaces until ctx ends, with value (a JSON object)
+// in the key. Then it deletes the key. It fails with ErrExists if another program has the key and
 // standby is false, and if etcd refuses the credentials from the start.
 func (e *EtcdKey) Hold(ctx context.Context, value []byte, standby bool) error {
 	l := e.lock(value)
@@ -280,7 +280,7 @@ func (l *etcdLock) resign(ctx context.Context, s *connect.EtcdSession) error {
 }
 
 // hostSuffix returns " on host " and the host of the program that put a value, or nothing if the
-// value has no host, as those of the original.
+// value has no host, like the original's values.
 func hostSuffix(value []byte) string {
 	var v struct{ Host string }
 	if json.Unmarshal(value, &v) != nil || v.Host == "" {

@@ -44,7 +44,7 @@ func (h *leadership) markConfirmed(requested time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if requested.Before(h.requestedAt) {
-		return // responses may come in any order
+		return // responses may arrive in any order
 	}
 	h.requestedAt = requested
 	if requested.After(h.stalledAt) {

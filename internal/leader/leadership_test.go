@@ -11,8 +11,8 @@ import (
 	"dynamo-metrics/internal/stats"
 )
 
-// newHeldLeadership returns the leadership of a program that leads, and a function that checks whether
-// the program leads.
+// newHeldLeadership returns the leadership of a program that leads, and a function that checks
+// whether the program leads.
 func newHeldLeadership(t *testing.T, standby bool) (h *leadership, leads func(want bool, when string)) {
 	t.Helper()
 	var st stats.Stats

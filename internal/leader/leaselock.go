@@ -48,9 +48,9 @@ type Lease struct {
 	Log        *slog.Logger
 }
 
-// Hold makes this program the leader of its namespaces until ctx ends, with value (a JSON object) in
-// an annotation of the Lease. Then it releases the Lease. identity names the program's pod. Hold fails
-// with ErrExists if another program holds the Lease and standby is false.
+// Hold makes this program the leader of its namespaces until ctx ends, with value (a JSON object)
+// in an annotation of the Lease. Then it releases the Lease. identity names the program's pod.
+// Hold fails with ErrExists if another program holds the Lease and standby is false.
 func (e *Lease) Hold(ctx context.Context, identity string, value []byte, standby bool) error {
 	el := elector{lock: e.lock(identity, value), stats: e.Stats, log: e.Log, standby: standby}
 	return el.run(ctx)

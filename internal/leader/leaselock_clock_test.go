@@ -97,8 +97,8 @@ func (c *leaseTest) start(name string, standby bool, log *slog.Logger) *candidat
 	return &candidate{k, stop, ended}
 }
 
-// waitLeads waits until the program leads, or does not, and returns how long that took. It fails the
-// test if one of the others leads at the same time as the program.
+// waitLeads waits until the program leads, or does not, and returns how long that took. It fails
+// the test if one of the others leads at the same time as the program.
 func (c *leaseTest) waitLeads(p *candidate, want bool, others ...*candidate) time.Duration {
 	c.t.Helper()
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
@@ -350,7 +350,7 @@ func TestLeaseLockWithoutStandbyOutage(t *testing.T) {
 }
 
 // An API server that asks for a longer pause than the Lease lasts does not cost the leadership.
-// Requests become less frequent all the same, and the log says so.
+// Requests still become less frequent, and the pause is logged.
 func TestLeaseLockLongRetryAfter(t *testing.T) {
 	withLeaseAPI(t, func(c *leaseTest) {
 		log, out := testutil.NewLog()

@@ -10,23 +10,23 @@ import (
 // event is a message of the size of a worker's load event: four frames, 203 bytes.
 var event = message("kv_metrics", "\x00\x1f\x0f\x37\x24\xc2\xe4\x61", "\x00\x00\x00\x00\x00\x00\x00\x01", strings.Repeat("x", 177))
 
-// repeatReader returns s, repeated as often as times.
+// repeatReader reads as s, repeated the given number of times.
 type repeatReader struct {
 	s     string
 	times int
 	at    int
 }
 
-func (l *repeatReader) Read(b []byte) (n int, err error) {
-	if l.times == 0 {
+func (r *repeatReader) Read(b []byte) (n int, err error) {
+	if r.times == 0 {
 		return 0, io.EOF
 	}
-	for n < len(b) && l.times > 0 {
-		c := copy(b[n:], l.s[l.at:])
+	for n < len(b) && r.times > 0 {
+		c := copy(b[n:], r.s[r.at:])
 		n += c
-		if l.at += c; l.at == len(l.s) {
-			l.at = 0
-			l.times--
+		if r.at += c; r.at == len(r.s) {
+			r.at = 0
+			r.times--
 		}
 	}
 	return n, nil

@@ -171,10 +171,10 @@ func setFlag(m *map[string]bool, name string, value bool) {
 }
 
 func (s *Server) put(resource string, o Object) {
-	what, k := "MODIFIED", objectKey(resource, metadataString(o, "namespace"), metadataString(o, "name"))
+	eventType, k := "MODIFIED", objectKey(resource, metadataString(o, "namespace"), metadataString(o, "name"))
 	meta := o["metadata"].(Object)
 	if old := s.objects[k]; old == nil {
-		what = "ADDED"
+		eventType = "ADDED"
 		meta["generation"] = 1
 	} else {
 		n, _ := old["metadata"].(Object)["generation"].(int)
@@ -184,18 +184,18 @@ func (s *Server) put(resource string, o Object) {
 		s.objects = make(map[string]Object)
 	}
 	s.objects[k] = o
-	s.record(what, resource, o)
+	s.record(eventType, resource, o)
 }
 
-func (s *Server) record(what, resource string, o Object) {
+func (s *Server) record(eventType, resource string, o Object) {
 	s.version++
 	o = cloneObject(o)
 	o["metadata"].(Object)["resourceVersion"] = strconv.Itoa(s.version)
 	k := objectKey(resource, metadataString(o, "namespace"), metadataString(o, "name"))
-	if what != "DELETED" {
+	if eventType != "DELETED" {
 		s.objects[k] = o
 	}
-	s.history = append(s.history, change{s.version, what, resource, k, o})
+	s.history = append(s.history, change{s.version, eventType, resource, k, o})
 	if s.changed != nil {
 		close(s.changed)
 	}
