@@ -68,9 +68,9 @@ func TestDiagnosticsListPlaneMismatches(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		go WatchEventPlane(ctx, f, slog.New(slog.DiscardHandler))
-		of := fleet.Endpoint{Component: "backend", Name: "generate"}
-		f.AddChannel("worker", fleet.Channel{Endpoint: of, Topic: wire.TopicKVEvents, Plane: fleet.ZMQPlane})
-		f.AddChannel("router", fleet.Channel{Endpoint: of, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
+		endpoint := fleet.Endpoint{Component: "backend", Name: "generate"}
+		f.AddChannel("worker", fleet.Channel{Endpoint: endpoint, Topic: wire.TopicKVEvents, Plane: fleet.ZMQPlane})
+		f.AddChannel("router", fleet.Channel{Endpoint: endpoint, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
 		time.Sleep(2 * planeCheckInterval)
 		if got := f.Diagnostics.PlaneMismatches(); len(got) != 1 || got["backend"] != "workers on ZMQ, routers on NATS" {
 			t.Errorf("mismatches %v", got)

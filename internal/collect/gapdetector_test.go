@@ -130,37 +130,37 @@ func TestGapDetectorMatchesModel(t *testing.T) {
 		var s sequence
 		var lost, counted uint64
 		record := func(number uint64) { counted += s.record(stream{}, number).missing }
-		for of := range publishers { // every publisher sends an event before one is lost, the highest first
-			publishers[of] = uint64(len(publishers)-1-of)*1_000_000 + r.Uint64N(1000)
-			record(publishers[of])
-			publishers[of]++
+		for p := range publishers { // every publisher sends an event before one is lost, the highest first
+			publishers[p] = uint64(len(publishers)-1-p)*1_000_000 + r.Uint64N(1000)
+			record(publishers[p])
+			publishers[p]++
 		}
 		for range 3000 {
-			of := r.IntN(len(publishers))
-			next := &publishers[of]
+			p := r.IntN(len(publishers))
+			next := &publishers[p]
 			switch r.IntN(200) {
 			case 0, 1, 2, 3:
-				if since[of] > 20 {
+				if since[p] > 20 {
 					n := 1 + r.Uint64N(20)
 					*next += n
 					lost += n
-					since[of] = 0
+					since[p] = 0
 				}
 			case 4, 5, 6:
-				if old := *next - 2; *next > 2 && old > lastCopy[of]+1 { // never several in a row
-					lastCopy[of] = old
+				if old := *next - 2; *next > 2 && old > lastCopy[p]+1 { // never several in a row
+					lastCopy[p] = old
 					record(old)
 				}
 			case 7, 8:
 				record(1<<50 + r.Uint64N(1<<60))
 			case 9:
 				if restarts && r.IntN(5) == 0 {
-					*next, lastCopy[of] = 0, 0
+					*next, lastCopy[p] = 0, 0
 				}
 			}
 			record(*next)
 			*next++
-			since[of]++
+			since[p]++
 		}
 		least, most := lost, lost
 		switch {

@@ -101,10 +101,11 @@ func (g *openGaps) add(key gapKey, s sequenceGap, now time.Time) {
 	g.enforceLimits(key)
 }
 
-// enforceLimits closes the oldest gap that exceeds a limit.
+// enforceLimits closes the oldest gap of a stream that has too many, and the oldest of all if there
+// are too many.
 func (g *openGaps) enforceLimits(key gapKey) {
-	if of := g.byStream[key]; len(of) > maxGapsPerStream {
-		g.countMissing(of[0])
+	if gaps := g.byStream[key]; len(gaps) > maxGapsPerStream {
+		g.countMissing(gaps[0])
 	}
 	if g.byAge.Len() > maxGaps {
 		g.countMissing(g.byAge.Front().Value.(*openGap))
@@ -133,9 +134,9 @@ func (g *openGaps) expire(now time.Time) {
 func (g *openGaps) discard(tracker sequenceTracker) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for key, of := range g.byStream {
+	for key, gaps := range g.byStream {
 		if key.tracker == tracker {
-			for _, o := range slices.Clone(of) {
+			for _, o := range slices.Clone(gaps) {
 				g.remove(o)
 			}
 		}
@@ -151,8 +152,8 @@ func (g *openGaps) countMissing(o *openGap) {
 
 func (g *openGaps) remove(o *openGap) {
 	g.byAge.Remove(o.element)
-	of := slices.DeleteFunc(g.byStream[o.key], func(p *openGap) bool { return p == o })
-	if g.byStream[o.key] = of; len(of) == 0 {
+	gaps := slices.DeleteFunc(g.byStream[o.key], func(p *openGap) bool { return p == o })
+	if g.byStream[o.key] = gaps; len(gaps) == 0 {
 		delete(g.byStream, o.key)
 	}
 	g.count.Store(int64(g.byAge.Len()))

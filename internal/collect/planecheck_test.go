@@ -71,11 +71,11 @@ func TestPlaneCheckBoundsLogAndMismatches(t *testing.T) {
 		log, journal := testutil.NewLog()
 		go WatchEventPlane(ctx, f, log)
 		put := func(i int) {
-			of := fleet.Endpoint{Component: fmt.Sprintf("made-up-%04d", i)}
-			f.AddChannel(fmt.Sprint("worker", i), fleet.Channel{Endpoint: of, Topic: "kv-events", Plane: fleet.ZMQPlane})
-			f.AddChannel(fmt.Sprint("router", i), fleet.Channel{Endpoint: of, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
+			endpoint := fleet.Endpoint{Component: fmt.Sprintf("made-up-%04d", i)}
+			f.AddChannel(fmt.Sprint("worker", i), fleet.Channel{Endpoint: endpoint, Topic: "kv-events", Plane: fleet.ZMQPlane})
+			f.AddChannel(fmt.Sprint("router", i), fleet.Channel{Endpoint: endpoint, Topic: "active_sequences_events", Plane: fleet.NATSPlane})
 		}
-		mismatches := func(want int) {
+		checkMismatches := func(want int) {
 			t.Helper()
 			time.Sleep(3 * planeCheckInterval)
 			if got := f.Diagnostics.PlaneMismatches(); len(got) != want {
@@ -94,17 +94,17 @@ func TestPlaneCheckBoundsLogAndMismatches(t *testing.T) {
 		for i := range 5000 {
 			put(i)
 		}
-		mismatches(100)
+		checkMismatches(100)
 		for i := range 5000 {
 			f.RemoveChannel(fmt.Sprint("router", i))
 		}
-		mismatches(0)
-		for i := range 5000 { // once more
+		checkMismatches(0)
+		for i := range 5000 { // the same again
 			put(i)
 		}
-		mismatches(100)
+		checkMismatches(100)
 		if n := journal.Count("\n"); n != 21 {
-			t.Errorf("%d lines are logged, want 20 components and that there are more:\n%s", n, journal)
+			t.Errorf("%d lines are logged, want 20 components and one line about the others:\n%s", n, journal)
 		}
 	})
 }

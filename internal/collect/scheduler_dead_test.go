@@ -241,10 +241,10 @@ func TestScraperRecordsSharedMetricsOnce(t *testing.T) {
 	s := &Scraper{Fleet: f, Namespaces: "dynamo", Log: slog.New(slog.DiscardHandler)}
 	values := []wire.WorkerMetrics{{ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some[uint64](9)}}}} // names no worker
 	for id := range uint64(many) {
-		of := wire.WorkerMetrics{Worker: fleet.Some(1 + id), ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some(1 + id)}}}
-		other := of
+		own := wire.WorkerMetrics{Worker: fleet.Some(1 + id), ScrapedValues: fleet.ScrapedValues{Load: fleet.Load{Waiting: fleet.Some(1 + id)}}}
+		other := own
 		other.Namespace, other.Load.Waiting = "other", fleet.Some[uint64](7)
-		values = append(values, other, of)
+		values = append(values, other, own)
 	}
 	if got := s.record(f.ScrapeTargets(true), values); got != stats.ScrapeOK {
 		t.Errorf("the scrape was %s", got)

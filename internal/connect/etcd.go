@@ -149,8 +149,8 @@ func checkEtcdEndpoint(u *url.URL, scheme string) error {
 	return nil
 }
 
-// etcdTLS returns nil if the environment names no certificates. Then https uses the system's
-// authorities.
+// etcdTLS returns the configuration for TLS with etcd. It returns nil if the environment names no
+// certificates: then https uses the system's authorities.
 func etcdTLS(getenv func(string) string) (*tls.Config, error) {
 	if err := requireBoth(getenv, etcdCert, etcdKey); err != nil {
 		return nil, err

@@ -19,9 +19,9 @@ const (
 	maxValue = maxFile // bytes of a value, as for files
 	longKey  = 4 << 10 // bytes; longer keys are skipped, because no name has more than 256
 
-	// A listing holds at most listedPerWorker keys of each kind for each worker that the Fleet
-	// takes, but at least those of minListedWorkers workers: a worker of eight ranks has more
-	// than twenty channels.
+	// A listing holds at most listedPerWorker keys of each kind for each worker of the Fleet's
+	// limit, and as many as for minListedWorkers workers if the limit is lower. A small fleet may
+	// need that: a worker with eight ranks has more than twenty channels.
 	listedPerWorker  = 16
 	minListedWorkers = 1024
 

@@ -21,15 +21,15 @@ func TestEtcdWorkerUnderTwoLayouts(t *testing.T) {
 		in := worker(7)
 		r.register(wire.LayoutInstances, in)
 		r.register(wire.LayoutV1, in)
-		markID := uint64(100)
-		waitApplied := func(l wire.Layout) { // waits until the watch of a layout, which is in order, has reported all changes
+		markerID := uint64(100)
+		waitApplied := func(l wire.Layout) { // waits until the watch of a layout, whose events are in order, has reported all changes
 			t.Helper()
-			markID++
-			mark := fleet.Instance{Endpoint: fleet.Endpoint{Component: "mark", Name: "mark"}, ID: markID}
-			r.register(l, mark)
+			markerID++
+			marker := fleet.Instance{Endpoint: fleet.Endpoint{Component: "marker", Name: "marker"}, ID: markerID}
+			r.register(l, marker)
 			testutil.Until(t, func() error {
-				if !r.Fleet.IsRegistered(mark) {
-					return errors.New("the mark is not registered")
+				if !r.Fleet.IsRegistered(marker) {
+					return errors.New("the marker is not registered")
 				}
 				return nil
 			})
@@ -64,7 +64,7 @@ func TestEtcdWorkerUnderTwoLayouts(t *testing.T) {
 func TestKubernetesWorkerInTwoResources(t *testing.T) {
 	for _, first := range []string{"a", "b"} {
 		k := newKubeRegistry(t)
-		resource := func(pod, id string, number int) {
+		putResource := func(pod, id string, number int) {
 			endpoints := kubetest.Object{"lab/backend/generate/" + id: kubetest.Object{
 				"type": "Endpoint", "namespace": "lab", "component": "backend", "endpoint": "generate", "instance_id": number,
 				"transport": kubetest.Object{"tcp": "192.0.2.2:1/" + id},
@@ -83,11 +83,11 @@ func TestKubernetesWorkerInTwoResources(t *testing.T) {
 		}
 		k.setSlice("slice", ready...)
 		k.watch()
-		resource("a", "9cf1b09034dc1", pod0)
-		resource("b", "9cf1b09034dc1", pod0)
+		putResource("a", "9cf1b09034dc1", pod0)
+		putResource("b", "9cf1b09034dc1", pod0)
 		k.waitRegistered(summary{oneWorker, 0})
 		k.server.Delete(kubetest.WorkerMetadata, "team-a", first)
-		resource("c", "5b1a7ba5c4fe", pod1) // so that the deletion before has been applied
+		putResource("c", "5b1a7ba5c4fe", pod1) // when it is registered, the deletion has been applied
 		k.waitRegistered(summary{[]string{"backend/generate 5b1a7ba5c4fe", "backend/generate 9cf1b09034dc1"}, 0})
 		k.server.Delete(kubetest.WorkerMetadata, "team-a", map[string]string{"a": "b", "b": "a"}[first])
 		k.waitRegistered(summary{[]string{"backend/generate 5b1a7ba5c4fe"}, 0})

@@ -175,7 +175,7 @@ func TestLeaseLockRefusesSecondInstance(t *testing.T) {
 			}
 		}
 		if took := time.Since(began); took > leaseRenewInterval+standbyInterval {
-			t.Errorf("it is refused after %v, want with the next update", took)
+			t.Errorf("it is refused after %v, want at the next update", took)
 		}
 		c.wantThroughout(first, true, time.Minute)
 		c.wantRunning(first)
@@ -183,7 +183,7 @@ func TestLeaseLockRefusesSecondInstance(t *testing.T) {
 }
 
 func TestLeaseLockTakesOverExpiredLease(t *testing.T) {
-	for seconds, want := range map[int]time.Duration{0: 10, 1: 10, 15: 15, 3600: maxLeaseSeconds} { // seconds
+	for seconds, want := range map[int]time.Duration{0: 10, 1: 10, 15: 15, 3600: maxLeaseSeconds} { // the Lease's duration and the expected wait, in seconds
 		t.Run(fmt.Sprint(seconds), func(t *testing.T) {
 			withLeaseAPI(t, func(c *leaseTest) {
 				// The holder's clock is years ahead: only changes of the Lease count.
@@ -243,7 +243,7 @@ func TestLeaseLockRetriesForbiddenCreate(t *testing.T) {
 
 // Each request and each response takes 0.6 s.
 func TestLeaseLockSlowAPIKeepsLeader(t *testing.T) {
-	for name, standby := range map[string]bool{"beside others": true, "alone": false} {
+	for name, standby := range map[string]bool{"with standby": true, "without standby": false} {
 		t.Run(name, func(t *testing.T) {
 			withLeaseAPI(t, func(c *leaseTest) {
 				c.delay = 600 * time.Millisecond

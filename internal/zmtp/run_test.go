@@ -52,7 +52,7 @@ func TestSubRunOverTCP(t *testing.T) {
 	}
 }
 
-// With the local port in it, the text of the error would differ each time.
+// Errors do not contain the local port: with it, the same error would have another text each time.
 func TestSubErrorsNameOnlyThePublisher(t *testing.T) {
 	endpoint, accept := listen(t, "127.0.0.1:0")
 	go func() {
