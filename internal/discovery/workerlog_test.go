@@ -217,6 +217,7 @@ func TestWorkerLogOmitsBriefChanges(t *testing.T) {
 		s.wait(10)
 		s.leave(backend, 1)
 		s.wait(1)
+		synctest.Wait() // the line may be logged at this very moment
 		s.linesRead = s.out.Count("\n") - 1
 		s.wantLines("1 worker of dynamo/backend/generate is gone: 1; 0 now")
 		s.join(backend, 3)
