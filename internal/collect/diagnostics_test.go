@@ -28,7 +28,7 @@ func TestDiagnosticsListUnreachablePublishers(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- NewEvents(f, "dynamo", slog.New(slog.DiscardHandler)).ZMQ(ctx, nil, 100) }()
-	listed := func(want int) {
+	waitListed := func(want int) {
 		t.Helper()
 		testutil.Until(t, func() error {
 			if got := f.Diagnostics.UnreachableSince(time.Now()); len(got) != want || want == 1 && got[0] != unreachable {
@@ -37,9 +37,9 @@ func TestDiagnosticsListUnreachablePublishers(t *testing.T) {
 			return nil
 		})
 	}
-	listed(1)
+	waitListed(1)
 	f.RemoveChannel("key")
-	listed(0)
+	waitListed(0)
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)

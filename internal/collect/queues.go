@@ -10,7 +10,7 @@ import (
 type queue struct {
 	free     int          // slots
 	reserved int          // slots for targets that were readable the last time
-	waiting  [2][]*target // first those that were readable, because the duration of the others is not known
+	waiting  [2][]*target // those that were readable, which are first, and the others, whose duration is not known
 }
 
 // Every target that is usually quick is tried in the quick queue in each round. A target that is
@@ -45,7 +45,7 @@ func (s *scheduler) dequeue(in int) *target {
 			t := (*q)[0]
 			*q = (*q)[1:]
 			t.queued[in] = false
-			if t.due[in] && t.attempt == nil && s.byURL[t.url] == t { // meanwhile it may have been removed or scraped
+			if t.due[in] && t.attempt == nil && s.byURL[t.url] == t { // it may have been removed or scraped since
 				return t
 			}
 			t.due[in] = false

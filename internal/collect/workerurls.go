@@ -14,8 +14,8 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// WorkerURLs maps each worker to the URL of its own metrics. The zero WorkerURLs uses the
-// registry only.
+// WorkerURLs maps each worker to the URL of its own metrics. The zero WorkerURLs has no
+// templates.
 type WorkerURLs struct {
 	templates map[string]urlTemplate // by component; "" is for all others
 }

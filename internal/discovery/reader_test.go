@@ -125,7 +125,7 @@ func TestKubernetesCountsUnknownPartsOnce(t *testing.T) {
 	k.watch()
 	data := kubetest.Object{"endpoints": endpoints0(1), "event_sources": kubetest.Object{"a": 1, "b": nil}, "velo_peers": nil, "version": 7}
 	k.setResource0(data)
-	others := func(want uint64) {
+	waitUnknownKinds := func(want uint64) {
 		t.Helper()
 		testutil.Until(t, func() error {
 			if n := k.Fleet.Stats.Rejected(stats.OtherKeys, stats.UnknownKind); n != want || len(k.Fleet.RegisteredEndpoints()) != 1 {
@@ -134,8 +134,8 @@ func TestKubernetesCountsUnknownPartsOnce(t *testing.T) {
 			return nil
 		})
 	}
-	others(2)
+	waitUnknownKinds(2)
 	data["velo_peers"] = kubetest.Object{"c": kubetest.Object{"type": "VeloPeer"}}
 	k.setResource0(data)
-	others(3)
+	waitUnknownKinds(3)
 }

@@ -97,7 +97,7 @@ type objectPtr[T any] interface {
 	Meta() *Metadata
 }
 
-// Handler is called for what happens to a collection, one function at a time.
+// Handler has the functions that are called for changes of a collection, one at a time.
 type Handler[T any] struct {
 	OnUpsert      func(*T)                    // the object is new, has changed, or is listed again
 	OnDelete      func(*T)                    // the object is gone
@@ -109,8 +109,8 @@ type Handler[T any] struct {
 // ListWatch lists a collection and watches it until ctx ends, and calls a handler for every
 // object and every change. It retries after every error and forgets nothing meanwhile. Where it
 // cannot resume the watch, it lists again.
-func ListWatch[T any, P objectPtr[T]](ctx context.Context, c *Client, of Collection, f Handler[T]) {
-	w := listWatcher[T, P]{client: c, collection: of, handler: f}
+func ListWatch[T any, P objectPtr[T]](ctx context.Context, c *Client, collection Collection, handler Handler[T]) {
+	w := listWatcher[T, P]{client: c, collection: collection, handler: handler}
 	var failures Backoff
 	for {
 		began := time.Now()
@@ -122,7 +122,7 @@ func ListWatch[T any, P objectPtr[T]](ctx context.Context, c *Client, of Collect
 			failures.Reset()
 		}
 		if !errors.Is(err, errWatchEnded) {
-			f.OnState(of.explain(err))
+			handler.OnState(collection.explain(err))
 		}
 		if !backoff.Wait(ctx, failures.Next(err)) {
 			return

@@ -47,12 +47,12 @@ type recorder struct {
 }
 
 // startListWatch runs ListWatch until the test ends.
-func startListWatch(t *testing.T, c *Client, of Collection) *recorder {
+func startListWatch(t *testing.T, c *Client, collection Collection) *recorder {
 	f := &recorder{t: t, values: make(map[string]int), state: errors.New("not called yet")}
 	var running sync.WaitGroup
 	ctx := t.Context()
 	running.Go(func() {
-		ListWatch(ctx, c, of, Handler[thing]{OnUpsert: f.onUpsert, OnDelete: f.onDelete, OnSynced: f.onSynced, OnDecodeError: f.onDecodeError, OnState: f.onState})
+		ListWatch(ctx, c, collection, Handler[thing]{OnUpsert: f.onUpsert, OnDelete: f.onDelete, OnSynced: f.onSynced, OnDecodeError: f.onDecodeError, OnState: f.onState})
 	})
 	t.Cleanup(running.Wait)
 	return f

@@ -1,5 +1,5 @@
-// Package memnet is an in-memory network for tests with a fake clock. Unlike with real sockets, a
-// synctest bubble can tell that all goroutines are blocked, so that hours pass in no time.
+// Package memnet is an in-memory network for tests with a fake clock. A synctest bubble can tell
+// that all goroutines are blocked, which it cannot with real sockets, and advances its clock at once.
 package memnet
 
 import (

@@ -156,7 +156,7 @@ func (r *frameReader) reset() {
 	}
 }
 
-// unexpectedEOF replaces io.EOF by io.ErrUnexpectedEOF if a frame or message has begun.
+// unexpectedEOF replaces io.EOF with io.ErrUnexpectedEOF if a frame or message has begun.
 func (r *frameReader) unexpectedEOF(err error, begun bool) error {
 	if err == io.EOF && begun {
 		return io.ErrUnexpectedEOF
