@@ -80,12 +80,12 @@ func (p *Poller) endpointReport(r *wire.DecodedReply, e *wire.DecodedEndpoint, s
 	return report, true
 }
 
-// updatePoll keeps what the log needs of a reply after the poll.
-func (p *Poller) updatePoll(answer []fleet.PollReply) {
+// updatePoll adds to the state of the poll what is logged about it later.
+func (p *Poller) updatePoll(reports []fleet.PollReply) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := range answer {
-		r := &answer[i]
+	for i := range reports {
+		r := &reports[i]
 		watched := p.Fleet.Target().Covers(r.Endpoint)
 		switch {
 		case !watched && r.Outcome == fleet.Reported:
@@ -132,9 +132,10 @@ func (p *Poller) wakePoll() {
 type service struct {
 	component fleet.Endpoint // a watched component with this service name; an endpoint without a name
 	exclusive bool           // no other component with registered workers has this service name
-	lastPoll  int            // the last poll that requested it; 0: none
+	lastPoll  int            // the last poll that sent it a request; 0: none
 }
 
+// serviceOf returns the service of this name; its lastPoll is 0 if it was not polled.
 func (p *Poller) serviceOf(name string) service {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,9 +144,9 @@ func (p *Poller) serviceOf(name string) service {
 	return s
 }
 
-// endpointOf returns the endpoint of this name that a worker serves. Where components share the
-// service, it is in the component that the worker is registered in, watched or not, and else in
-// the service's first component.
+// endpointOf returns the endpoint of this name that a worker serves. If components share the
+// service, the endpoint belongs to the component that the worker is registered in, watched or not.
+// If there is none, it belongs to the service's first component.
 func (p *Poller) endpointOf(service string, s service, name string, lease uint64) fleet.Endpoint {
 	at := s.component
 	at.Name = name

@@ -19,7 +19,7 @@ func TestEventsTraceWithoutWorkerIsNotForeign(t *testing.T) {
 	for _, c := range []struct {
 		release             string
 		worker              uint64
-		bare, served        uint64
+		unnamed, named      uint64
 		isl, overlap, lines uint64
 	}{
 		{"1.4.2", 6127888516601088976, 7, 1, 19, 17, 1},
@@ -39,13 +39,13 @@ func TestEventsTraceWithoutWorkerIsNotForeign(t *testing.T) {
 			e.handleTrace(record)
 		}
 		counts := &f.Stats
-		if got := counts.Messages(stats.Trace); got != c.bare+c.served {
-			t.Errorf("%s: %d traces are received, want %d", c.release, got, c.bare+c.served)
+		if got := counts.Messages(stats.Trace); got != c.unnamed+c.named {
+			t.Errorf("%s: %d traces are received, want %d", c.release, got, c.unnamed+c.named)
 		}
 		for _, reason := range stats.Reasons() {
 			want := uint64(0)
 			if reason == stats.NoWorker {
-				want = c.bare
+				want = c.unnamed
 			}
 			if got := counts.Rejected(stats.Trace, reason); got != want {
 				t.Errorf("%s: %d traces are rejected for %s, want %d", c.release, got, reason, want)
@@ -55,8 +55,8 @@ func TestEventsTraceWithoutWorkerIsNotForeign(t *testing.T) {
 			t.Errorf("%s: %d traces count as foreign, want none", c.release, n)
 		}
 		w := f.Snapshot().Workers[0]
-		if h := w.Hits.V; h.Events != c.served || h.ISLBlocks != c.isl || h.OverlapBlocks != c.overlap || w.Timings.Duration.Count != c.served {
-			t.Errorf("%s: hits %+v, %d durations, want %d of %d in %d", c.release, h, w.Timings.Duration.Count, c.overlap, c.isl, c.served)
+		if h := w.Hits.V; h.Events != c.named || h.ISLBlocks != c.isl || h.OverlapBlocks != c.overlap || w.Timings.Duration.Count != c.named {
+			t.Errorf("%s: hits %+v, %d durations, want %d of %d in %d", c.release, h, w.Timings.Duration.Count, c.overlap, c.isl, c.named)
 		}
 		if n := journal.Count("Request traces name no worker and cannot be shown"); n != int(c.lines) {
 			t.Errorf("%s: %d log lines say that traces name no worker, want %d:\n%s", c.release, n, c.lines, journal)

@@ -20,9 +20,9 @@ import (
 
 const (
 	scanInterval = 250 * time.Millisecond
-	fileTTL      = 10 * time.Second // Dynamo's own TTL; workers touch their files every third of it
+	fileTTL      = 10 * time.Second // Dynamo's own TTL; workers touch their files three times in it
 	maxFile      = 1 << 20          // bytes of a value; a model card has a few thousand
-	maxFiles     = 200_000          // in one directory; a worker has about five in the fullest
+	maxFiles     = 200_000          // in one directory; a worker has about five files in the directory with the most
 )
 
 // Files is the registry of Dynamo namespaces in a directory: file discovery, for fleets without
@@ -74,10 +74,10 @@ type directory struct {
 // file is one file, whether it has expired or not.
 type file struct {
 	entry
-	modified time.Time // by the file server's or the worker's clock
+	modified time.Time // according to the file server's or the worker's clock
 	size     int64
 	changed  bool      // it has changed since it was read
-	touched  time.Time // when its worker last touched it, by this program's clock
+	touched  time.Time // when its worker last touched it, according to this program's clock
 	content  uint64    // a hash of the file's content; 0 if it was not read yet
 	listed   bool      // the Fleet has a copy
 }

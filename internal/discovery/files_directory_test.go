@@ -20,8 +20,8 @@ func TestFilesBucketUnreadableKeepsWorkers(t *testing.T) {
 		r.watch()
 		r.wantKnown(all)
 
-		bucket, aside := filepath.Dir(r.path(dead)), filepath.Join(r.Root, "aside")
-		r.must(os.Rename(bucket, aside))
+		bucket, renamed := filepath.Dir(r.path(dead)), filepath.Join(r.Root, "renamed")
+		r.must(os.Rename(bucket, renamed))
 		r.must(os.WriteFile(bucket, nil, 0o666)) // a file instead of a directory: not even root can list it
 		r.remove(loads)
 		r.wait(20 * time.Second)
@@ -32,7 +32,7 @@ func TestFilesBucketUnreadableKeepsWorkers(t *testing.T) {
 		r.wantLogCount("cannot be read", 1)
 
 		r.must(os.Remove(bucket))
-		r.must(os.Rename(aside, bucket))
+		r.must(os.Rename(renamed, bucket))
 		r.remove(vanishes)
 		r.scan()
 		r.wantKnown(workersOnly(2, 3)) // the workers have time to touch them
@@ -108,7 +108,7 @@ func TestFileRegistryRemovedKeepsWorkers(t *testing.T) {
 		r.register(1)
 		r.register(2)
 		r.watch()
-		r.must(os.Rename(r.Root, r.Root+" aside"))
+		r.must(os.Rename(r.Root, r.Root+" renamed"))
 		r.wait(time.Minute)
 		r.wantKnown(workersOnly(1, 2))
 		r.wantUnreadable(1)
@@ -121,7 +121,7 @@ func TestFileRegistryRemovedKeepsWorkers(t *testing.T) {
 		r.scan()
 		r.wantKnown(workersOnly(2, 3))
 		r.must(os.RemoveAll(r.Root))
-		r.must(os.Rename(r.Root+" aside", r.Root))
+		r.must(os.Rename(r.Root+" renamed", r.Root))
 		r.scan()
 		r.wantKnown(workersOnly(1, 2))
 		r.wantLogCount("cannot be read;", 1)
@@ -178,17 +178,17 @@ func TestFilesLogEachReason(t *testing.T) {
 
 func TestFilesRootSymlinkMayChange(t *testing.T) {
 	withFileRegistry(t, 10, func(r *fileRegistry) {
-		state := r.Root
-		for id, dir := range map[uint64]string{1: state + " one", 2: state + " two"} {
+		root := r.Root
+		for id, dir := range map[uint64]string{1: root + " one", 2: root + " two"} {
 			r.Root = dir
 			r.register(id)
 		}
-		r.Root = state
-		r.must(os.Symlink(state+" one", state))
+		r.Root = root
+		r.must(os.Symlink(root+" one", root))
 		r.watch()
 		r.wantKnown(workersOnly(1))
-		r.must(os.Symlink(state+" two", state+" new"))
-		r.must(os.Rename(state+" new", state))
+		r.must(os.Symlink(root+" two", root+" new"))
+		r.must(os.Rename(root+" new", root))
 		r.scan()
 		r.wantKnown(workersOnly(2))
 		if n := r.State.Disconnects(); n != 0 {
@@ -203,8 +203,8 @@ type largeDir struct {
 	files int
 }
 
-func (c largeDir) ReadDir(n int) ([]fs.DirEntry, error) {
-	return make([]fs.DirEntry, min(n, c.files)), nil
+func (d largeDir) ReadDir(n int) ([]fs.DirEntry, error) {
+	return make([]fs.DirEntry, min(n, d.files)), nil
 }
 
 func TestFilesTooManyAreNotListed(t *testing.T) {

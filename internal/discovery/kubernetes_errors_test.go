@@ -55,7 +55,7 @@ func TestKubernetesKeepsUnreadableObject(t *testing.T) {
 	bad = k.server.Get(kubetest.EndpointSlices, "team-a", "slice")
 	bad["endpoints"] = "text"
 	k.server.Put(kubetest.EndpointSlices, bad)
-	rejected := func(n uint64) {
+	waitRejected := func(n uint64) {
 		t.Helper()
 		testutil.Until(t, func() error {
 			if got := k.Fleet.Stats.Rejected(stats.InstanceKeys, stats.BadJSON); got != n {
@@ -64,7 +64,7 @@ func TestKubernetesKeepsUnreadableObject(t *testing.T) {
 			return nil
 		})
 	}
-	rejected(2)
+	waitRejected(2)
 	k.waitRegistered(summary{oneWorker, 0})
 	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} {
 		k.server.Forbid(resource, true)
@@ -80,7 +80,7 @@ func TestKubernetesKeepsUnreadableObject(t *testing.T) {
 	for _, resource := range []string{kubetest.WorkerMetadata, kubetest.EndpointSlices} {
 		k.server.Forbid(resource, false)
 	}
-	rejected(4)
+	waitRejected(4)
 	k.waitRegistered(summary{oneWorker, 0})
 	k.server.Delete(kubetest.WorkerMetadata, "team-a", "lab-vllmworker-0")
 	k.waitRegistered(summary{})
