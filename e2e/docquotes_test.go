@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -63,12 +64,56 @@ func quotes(text string) []string {
 	return all
 }
 
-// TestDocsNamePathsAndTestsThatExist checks the paths of the repository and the names of tests, in
-// the docs and in the scripts. A name may be the beginning of several tests.
+// TestDocsNamePanelsThatExist requires that what the runbook has in italics is a text of the
+// dashboards, as a title, a legend or a column.
+func TestDocsNamePanelsThatExist(t *testing.T) {
+	t.Parallel()
+	texts := make(map[string]bool)
+	var add func(any)
+	add = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for _, field := range v {
+				add(field)
+			}
+		case []any:
+			for _, item := range v {
+				add(item)
+			}
+		case string:
+			texts[v] = true
+			texts[v[strings.LastIndexByte(v, '}')+1:]] = true // behind the variables of a legend
+		}
+	}
+	paths, err := filepath.Glob("../deploy/grafana/*.json")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no dashboards (%v)", err)
+	}
+	for _, path := range paths {
+		var dashboard any
+		if err := json.Unmarshal(readFile(t, path), &dashboard); err != nil {
+			t.Fatal(err)
+		}
+		add(dashboard)
+	}
+	runbook := strings.ReplaceAll(string(readFile(t, "../deploy/prometheus/runbook.md")), "**", "")
+	named := regexp.MustCompile(`\*(\w[^*\n]*)\*`).FindAllStringSubmatch(runbook, -1)
+	if len(named) < 20 {
+		t.Errorf("found only %d panels in the runbook", len(named))
+	}
+	for _, m := range named {
+		if !texts[m[1]] && !texts[" "+m[1]] {
+			t.Errorf("the runbook names %q, which no dashboard has", m[1])
+		}
+	}
+}
+
+// TestDocsNamePathsAndTestsThatExist checks the paths of the repository, and the names of tests.
+// A name may be the beginning of several tests.
 func TestDocsNamePathsAndTestsThatExist(t *testing.T) {
 	t.Parallel()
 	tests := readTree(t, "..", func(path string) bool { return strings.HasSuffix(path, "_test.go") })
-	for _, path := range append(linkingDocs(t), "../.ci/run", "../.ci/nightly", "../.ci/nightly-kubernetes") {
+	for _, path := range linkingDocs(t) {
 		text := string(readFile(t, path))
 		for _, name := range find(text, "(?:internal|cmd|e2e|deploy|bench|\\.ci)/[a-zA-Z0-9_./-]*[a-zA-Z0-9]") {
 			if _, err := os.Stat(filepath.Join("..", name)); err != nil {
@@ -80,25 +125,6 @@ func TestDocsNamePathsAndTestsThatExist(t *testing.T) {
 				t.Errorf("%s names %s: there is no such test", path, name)
 			}
 		}
-	}
-}
-
-// TestScriptsRunTestsThatExist checks the patterns of go test -run in .ci: go test succeeds if no test
-// matches.
-func TestScriptsRunTestsThatExist(t *testing.T) {
-	t.Parallel()
-	checked := 0
-	for _, path := range []string{"../.ci/run", "../.ci/nightly", "../.ci/nightly-kubernetes"} {
-		for _, m := range regexp.MustCompile(`-run ([A-Z]\w+) -v \./(\S+)`).FindAllStringSubmatch(string(readFile(t, path)), -1) {
-			tests := readTree(t, filepath.Join("..", m[2]), func(path string) bool { return strings.HasSuffix(path, "_test.go") })
-			if !regexp.MustCompile(`(?m)^func Test\w*` + strings.TrimPrefix(m[1], "Test")).MatchString(tests) {
-				t.Errorf("%s: no test in %s matches %s", path, m[2], m[1])
-			}
-			checked++
-		}
-	}
-	if checked != 4 {
-		t.Errorf("checked %d patterns, want 4", checked)
 	}
 }
 
