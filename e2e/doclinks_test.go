@@ -105,7 +105,7 @@ func TestDocsDesignLevelsAreThoseOfImports(t *testing.T) {
 	}
 }
 
-// anchors are those that GitHub gives the headings of a Markdown file.
+// anchors returns the anchors that GitHub gives the headings of a Markdown file.
 func anchors(text string) map[string]bool {
 	found := make(map[string]bool)
 	for _, heading := range find(text, `(?m)^#+ .*$`) {

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -62,50 +61,6 @@ func quotes(text string) []string {
 		all = append(all, strings.Join(strings.Fields(m[1]), " "))
 	}
 	return all
-}
-
-// TestDocsNamePanelsThatExist requires that what the runbook has in italics is a text of the
-// dashboards, as a title, a legend or a column.
-func TestDocsNamePanelsThatExist(t *testing.T) {
-	t.Parallel()
-	texts := make(map[string]bool)
-	var add func(any)
-	add = func(v any) {
-		switch v := v.(type) {
-		case map[string]any:
-			for _, field := range v {
-				add(field)
-			}
-		case []any:
-			for _, item := range v {
-				add(item)
-			}
-		case string:
-			texts[v] = true
-			texts[v[strings.LastIndexByte(v, '}')+1:]] = true // behind the variables of a legend
-		}
-	}
-	paths, err := filepath.Glob("../deploy/grafana/*.json")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no dashboards (%v)", err)
-	}
-	for _, path := range paths {
-		var dashboard any
-		if err := json.Unmarshal(readFile(t, path), &dashboard); err != nil {
-			t.Fatal(err)
-		}
-		add(dashboard)
-	}
-	runbook := strings.ReplaceAll(string(readFile(t, "../deploy/prometheus/runbook.md")), "**", "")
-	named := regexp.MustCompile(`\*(\w[^*\n]*)\*`).FindAllStringSubmatch(runbook, -1)
-	if len(named) < 20 {
-		t.Errorf("found only %d panels in the runbook", len(named))
-	}
-	for _, m := range named {
-		if !texts[m[1]] && !texts[" "+m[1]] {
-			t.Errorf("the runbook names %q, which no dashboard has", m[1])
-		}
-	}
 }
 
 // TestDocsNamePathsAndTestsThatExist checks the paths of the repository, and the names of tests.
