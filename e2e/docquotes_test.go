@@ -63,12 +63,12 @@ func quotes(text string) []string {
 	return all
 }
 
-// TestDocsNamePathsAndTestsThatExist checks the paths of the repository, and the names of tests.
-// A name may be the beginning of several tests.
+// TestDocsNamePathsAndTestsThatExist checks the paths of the repository and the names of tests, in
+// the docs and in the scripts. A name may be the beginning of several tests.
 func TestDocsNamePathsAndTestsThatExist(t *testing.T) {
 	t.Parallel()
 	tests := readTree(t, "..", func(path string) bool { return strings.HasSuffix(path, "_test.go") })
-	for _, path := range linkingDocs(t) {
+	for _, path := range append(linkingDocs(t), "../.ci/run", "../.ci/nightly", "../.ci/nightly-kubernetes") {
 		text := string(readFile(t, path))
 		for _, name := range find(text, "(?:internal|cmd|e2e|deploy|bench|\\.ci)/[a-zA-Z0-9_./-]*[a-zA-Z0-9]") {
 			if _, err := os.Stat(filepath.Join("..", name)); err != nil {
@@ -80,6 +80,25 @@ func TestDocsNamePathsAndTestsThatExist(t *testing.T) {
 				t.Errorf("%s names %s: there is no such test", path, name)
 			}
 		}
+	}
+}
+
+// TestScriptsRunTestsThatExist checks the patterns of go test -run in .ci: go test succeeds if no test
+// matches.
+func TestScriptsRunTestsThatExist(t *testing.T) {
+	t.Parallel()
+	checked := 0
+	for _, path := range []string{"../.ci/run", "../.ci/nightly", "../.ci/nightly-kubernetes"} {
+		for _, m := range regexp.MustCompile(`-run ([A-Z]\w+) -v \./(\S+)`).FindAllStringSubmatch(string(readFile(t, path)), -1) {
+			tests := readTree(t, filepath.Join("..", m[2]), func(path string) bool { return strings.HasSuffix(path, "_test.go") })
+			if !regexp.MustCompile(`(?m)^func Test\w*` + strings.TrimPrefix(m[1], "Test")).MatchString(tests) {
+				t.Errorf("%s: no test in %s matches %s", path, m[2], m[1])
+			}
+			checked++
+		}
+	}
+	if checked != 4 {
+		t.Errorf("checked %d patterns, want 4", checked)
 	}
 }
 
