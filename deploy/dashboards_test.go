@@ -114,7 +114,7 @@ func TestDashboardPanelsHaveUniqueIDsAndPositions(t *testing.T) {
 			ids[p.ID], titles[p.Title] = true, true
 			g := p.GridPos
 			if g.W < 1 || g.H < 1 || g.X < 0 || g.X+g.W > 24 {
-				t.Errorf("%s: %q lies outside: %+v", d.File, p.Title, g)
+				t.Errorf("%s: %q is outside of the grid: %+v", d.File, p.Title, g)
 			}
 			for x := g.X; x < g.X+g.W; x++ {
 				for y := g.Y; y < g.Y+g.H; y++ {

@@ -115,7 +115,7 @@ func TestFlagsOfTheOriginalWithoutEffectAreWarnings(t *testing.T) {
 	m.WaitForLine("--push-interval is ignored without --push")
 	m.Terminate()
 	if lines := m.Lines(); len(lines) != 3 {
-		t.Errorf("want three warnings, and of level info nothing:\n%s", strings.Join(lines, "\n"))
+		t.Errorf("want three warnings, and no line of level info:\n%s", strings.Join(lines, "\n"))
 	}
 	for _, want := range []string{`DYN_LOG "metrics=loud" is ignored: level "loud": want one of`, "--push-url is ignored without --push", "--push-interval is ignored without --push"} {
 		if logged := m.LinesWith(" WARN metrics: " + want); len(logged) != 1 {

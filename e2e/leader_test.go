@@ -66,7 +66,7 @@ func TestLeaderKeyDeletedLeavesOneLeader(t *testing.T) {
 	}
 	for range 2 {
 		before, pushes := gateway.pushOrder()
-		put := func() int64 {
+		keyRevision := func() int64 {
 			got, err := s.etcd.Get(t.Context(), instanceKey)
 			if err != nil {
 				t.Fatal(err)
@@ -76,12 +76,12 @@ func TestLeaderKeyDeletedLeavesOneLeader(t *testing.T) {
 			}
 			return got.Kvs[0].ModRevision
 		}
-		old := put()
+		old := keyRevision()
 		if _, err := s.etcd.Delete(t.Context(), instanceKey); err != nil {
 			t.Fatal(err)
 		}
 		testutil.Until(t, func() error {
-			if now := put(); now <= old {
+			if now := keyRevision(); now <= old {
 				return errors.New("no program has taken the key")
 			}
 			leaders := 0
@@ -91,11 +91,11 @@ func TestLeaderKeyDeletedLeavesOneLeader(t *testing.T) {
 					return err
 				}
 				_, body := get(m.url + "/api/v1/fleet")
-				is := p["dynamo_metrics_leader"] == "1"
-				if is != strings.Contains(body, `"role":"leader"`) {
-					return fmt.Errorf("leader is %s, and the snapshot is %.300s", p["dynamo_metrics_leader"], body)
+				leads := p["dynamo_metrics_leader"] == "1"
+				if leads != strings.Contains(body, `"role":"leader"`) {
+					return fmt.Errorf("dynamo_metrics_leader is %s, and the snapshot is %.300s", p["dynamo_metrics_leader"], body)
 				}
-				if is {
+				if leads {
 					leaders++
 				}
 			}
@@ -112,6 +112,6 @@ func TestLeaderKeyDeletedLeavesOneLeader(t *testing.T) {
 		m.Terminate()
 	}
 	if order, _ := gateway.pushOrder(); len(order) > 4 { // the terminated leader may push once more
-		t.Errorf("the pushes are from %q, each in turn", order)
+		t.Errorf("the pushes are from %q, want four changes at most", order)
 	}
 }

@@ -47,13 +47,13 @@ func TestPrintDashboards(t *testing.T) {
 			t.Errorf("%s: not as in the binary, %v", path, err)
 		}
 		if !strings.Contains(written, path+"\n") || !strings.Contains(list, d.Name+" ") {
-			t.Errorf("%s is in neither:\n%s\n%s", d.Name, list, written)
+			t.Errorf("%s: want its name and its file in both:\n%s\n%s", d.Name, list, written)
 		}
 	}
 	one := filepath.Join(dir, "one")
 	output(t, "dashboards", "worker", "--output", one)
 	if files, err := os.ReadDir(one); err != nil || len(files) != 1 || files[0].Name() != "dynamo-worker.json" {
-		t.Errorf("%v, %v; want the worker's alone", files, err)
+		t.Errorf("got %v, %v; want only the file dynamo-worker.json", files, err)
 	}
 	for _, name := range []string{"metrics dashboards:", "metrics rules:", "metrics runbook:"} {
 		if !strings.Contains(help, name) {

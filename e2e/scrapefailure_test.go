@@ -89,7 +89,7 @@ func TestScrapeOfWorkersOverTLS(t *testing.T) {
 
 	ca := []string{"--worker-tls-ca", a.File("ca.crt")}
 	whole := append(ca, "--worker-tls-cert", a.File("client.crt"), "--worker-tls-key", a.File("client.key"))
-	for says, files := range map[string][]string{"(--worker-tls-ca names": nil, "(--worker-tls-cert and --worker-tls-key identify": ca} {
+	for line, files := range map[string][]string{"(--worker-tls-ca says": nil, "(--worker-tls-cert and --worker-tls-key identify": ca} {
 		m := serve(t, append(s.env(), "DYN_LOG=info,metrics=debug"), append(flags, files...)...)
 		m.waitForProblem(id, "backend/generate: TLS failed: 1.", "--worker-tls-ca must", "--worker-tls-cert and --worker-tls-key", "[1]")
 		m.waitFor(func(got samples) error {
@@ -98,7 +98,7 @@ func TestScrapeOfWorkersOverTLS(t *testing.T) {
 			}
 			return got.match(samples{running: "", failedScrapes(stats.ScrapeTimedOut): "0"})
 		})
-		m.WaitForLine(says)
+		m.WaitForLine(line)
 		m.Terminate()
 	}
 	m := s.metrics(append(flags, whole...)...)

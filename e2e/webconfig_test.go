@@ -57,14 +57,14 @@ func TestWebConfigThatBreaksKeepsThePassword(t *testing.T) {
 			return nil
 		})
 	}
-	answers := func(password string) int { status, _ := getWithPassword(t, password, m.url+"/metrics"); return status }
+	statusWith := func(password string) int { status, _ := getWithPassword(t, password, m.url+"/metrics"); return status }
 	snapshotText := func() string { _, body := getWithPassword(t, "secret", m.url+"/api/v1/fleet"); return body }
-	until("it is up", func() bool { return answers("secret") == 200 })
+	until("the program serves", func() bool { return statusWith("secret") == 200 })
 
 	for i, text := range []string{"", "# to be filled\n", "basic_auth_users:\n", "basic_auth_us"} {
 		write(text)
 		until(fmt.Sprintf("the snapshot reports what is wrong with %q", text), func() bool {
-			if got := answers(""); got != 401 {
+			if got := statusWith(""); got != 401 {
 				t.Fatalf("%q: status %d without a password", text, got)
 			}
 			return strings.Contains(snapshotText(), `"kind":"web_config"`)
@@ -91,13 +91,13 @@ func TestWebConfigThatBreaksKeepsThePassword(t *testing.T) {
 		}
 	})
 	for range 1000 {
-		if got := answers(""); got != 401 {
+		if got := statusWith(""); got != 401 {
 			t.Fatalf("status %d without a password while the file is written", got)
 		}
 	}
 	close(over)
 	writer.Wait()
-	if got := answers("secret"); got != 200 {
+	if got := statusWith("secret"); got != 200 {
 		t.Errorf("status %d with the password", got)
 	}
 
@@ -112,7 +112,7 @@ func TestWebConfigThatBreaksKeepsThePassword(t *testing.T) {
 	if got := <-stream; got != 200 {
 		t.Errorf("status %d of a stream", got)
 	}
-	until("the old password is refused", func() bool { return answers("secret") == 401 })
+	until("the old password is refused", func() bool { return statusWith("secret") == 401 })
 	if logged := m.LinesWith("secret"); len(logged) > 0 {
 		t.Errorf("the log shows a password: %q", logged)
 	}

@@ -81,7 +81,7 @@ func TestKubernetesLeasePassesToAStandby(t *testing.T) {
 		t.Errorf("the lease %v follows %v, want another holder and one transition", after, before)
 	}
 	if alone := leaseTime(t, after, "acquireTime").Sub(leaseTime(t, before, "renewTime")); alone < 10*time.Second {
-		t.Errorf("the lease was taken %v after it was renewed: its holder might have lived", alone)
+		t.Errorf("the lease was taken %v after it was renewed: its holder may still be alive", alone)
 	}
 	began := time.Now()
 	next.Signal(syscall.SIGTERM)

@@ -25,18 +25,18 @@ const padding = 70 * time.Minute
 // paddingSamples is the number of samples in padding.
 const paddingSamples = int(padding / sampleInterval)
 
-// with returns the scrapes after more has changed each of them. Its argument half is 0 in
-// the first half and 1 in the second.
-func (f scrapes) with(more func(p samples, half int)) scrapes {
+// with returns a copy of the scrapes, in which change has changed each scrape. The argument half is
+// 0 in the first half of the scrapes, and 1 in the second.
+func (f scrapes) with(change func(p samples, half int)) scrapes {
 	changed := make(scrapes, len(f))
 	for i, p := range f {
 		changed[i] = maps.Clone(p)
-		more(changed[i], 2*i/len(f))
+		change(changed[i], 2*i/len(f))
 	}
 	return changed
 }
 
-// silentRouters shows three routers as silent workers, and two in the second half.
+// silentRouters adds three routers as silent workers, and two in the second half.
 func silentRouters(p samples, half int) {
 	for id := range 3 - half {
 		p[fmt.Sprintf(`llm_worker_up{component="kv-router",endpoint="generate",worker_id="%d"}`, id)] = "0"
@@ -44,7 +44,7 @@ func silentRouters(p samples, half int) {
 	p[`llm_workers{component="kv-router",endpoint="generate",state="silent"}`] = strconv.Itoa(3 - half)
 }
 
-// silentWorker shows one silent worker among those that answer.
+// silentWorker makes one of the workers silent.
 func silentWorker(p samples, _ int) {
 	p[`llm_worker_up{component="backend",endpoint="generate",worker_id="1"}`] = "0"
 	p[`llm_workers{component="backend",endpoint="generate",state="silent"}`] = "1"

@@ -72,7 +72,7 @@ func TestPolledWorkersOfTwoReleases(t *testing.T) {
 
 // After its first poll the program here does not poll again: only the deletion of the key
 // can make it forget the worker.
-func TestPolledWorkerTerminatedGoesWithItsKey(t *testing.T) {
+func TestPolledWorkerTerminatedIsGoneWithItsKey(t *testing.T) {
 	forEachRelease(t, func(t *testing.T, s *servers, release string) {
 		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
 		m := s.metrics(watchFlags("--poll-interval", "1h")...)
@@ -103,7 +103,7 @@ func TestPolledWorkerTerminatedButAnsweringIsNotShown(t *testing.T) {
 	})
 }
 
-func TestPolledWorkerKilledIsSilentUntilItsKeyGoes(t *testing.T) {
+func TestPolledWorkerKilledIsSilentUntilItsKeyExpires(t *testing.T) {
 	forEachRelease(t, func(t *testing.T, s *servers, release string) {
 		a, b := s.worker(release, valuesA), s.worker(release, valuesB)
 		workers := names{"A": a.id, "B": b.id}
@@ -150,7 +150,7 @@ func TestPolledWorkerResumedWithoutKeyIsNotShown(t *testing.T) {
 	})
 }
 
-func TestPolledEndpointWithoutLoadNamesOneThatHas(t *testing.T) {
+func TestPolledEndpointWithoutLoadNamesEndpointWithLoad(t *testing.T) {
 	forEachRelease(t, func(t *testing.T, s *servers, release string) {
 		s.worker(release, valuesA)
 		s.worker(release, valuesB)

@@ -61,7 +61,7 @@ func TestPushgatewayFailures(t *testing.T) {
 	m.waitForSamples(merged(ready, samplesOf(a, b)))
 	r := f.startRouter(a, b)
 	w := m.startSampler(always(samplesOf(b)), monotonicCounters(a, b), pairedHits(nil))
-	pushed := func(result string, n float64) {
+	waitForPushes := func(result string, n float64) {
 		t.Helper()
 		series := fmt.Sprintf("dynamo_metrics_push_total{result=%q}", result)
 		first := -1.0
@@ -80,17 +80,16 @@ func TestPushgatewayFailures(t *testing.T) {
 		if code == down {
 			gateway.stop()
 		}
-		pushed("error", 2)
+		waitForPushes("error", 2)
 		status.Store(int64([]int{http.StatusOK, slow}[i%2]))
 		if code == down {
 			gateway.start()
 		}
-		pushed("ok", 2)
+		waitForPushes("ok", 2)
 		if n := len(m.LinesWith("Failed to push")); n != i+1 {
 			t.Errorf("after failure %d it is logged %d times, want %d", code, n, i+1)
 		}
 		mu.Lock()
-		// The push is protobuf, in which the names and the worker's id are readable.
 		if !strings.Contains(held, active) || !strings.Contains(held, "worker_id") {
 			t.Errorf("after failure %d the gateway holds %d bytes without a load", code, len(held))
 		}
@@ -147,10 +146,10 @@ func TestClientsThatStallAreClosed(t *testing.T) {
 	r := f.startRouter(a, b)
 	w := m.startSampler(always(samplesOf(a, b)), monotonicCounters(a, b), pairedHits(nil), boundSamples(2, 150<<20))
 	const clients = 200
-	var cut sync.WaitGroup
+	var stalled sync.WaitGroup
 	for range clients {
 		conn := m.dial()
-		cut.Go(func() {
+		stalled.Go(func() {
 			// One byte of the headers now and then, as in a slowloris attack.
 			fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ")
 			for end := time.Now().Add(testutil.WaitTimeout); time.Now().Before(end); {
@@ -163,7 +162,7 @@ func TestClientsThatStallAreClosed(t *testing.T) {
 			t.Error("the connection of a client that stalls is not closed")
 		})
 	}
-	cut.Wait()
+	stalled.Wait()
 	m.waitForSamples(merged(ready, samplesOf(a, b)))
 	r.stopAndCheck(m)
 	w.stop()

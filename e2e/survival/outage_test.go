@@ -304,7 +304,7 @@ func TestOutageBothServersReturn(t *testing.T) {
 			err = p.match(away)
 		}
 		if now := p.number(workerSeries(age, a.id)); err == nil && now < last {
-			err = fmt.Errorf("the load's age goes from %v to %v", last, now)
+			err = fmt.Errorf("the load's age changes from %v to %v", last, now)
 		} else {
 			last = now
 		}

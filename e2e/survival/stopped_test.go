@@ -11,7 +11,7 @@ import (
 	"dynamo-metrics/internal/testutil"
 )
 
-// pauseTime is longer than a lease lives.
+// pauseTime is longer than the lifetime of a lease.
 const pauseTime = 15 * time.Second
 
 // leaderLease returns the lease of the unique instance's key, or 0 if the key does not
