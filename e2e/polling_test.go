@@ -163,8 +163,8 @@ func TestWorkersAbsentMeansNoLoadMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if nans := p.filter("llm_load"); len(nans) > 0 {
-		t.Errorf("aggregates without workers: %v", nans)
+	if aggregates := p.filter("llm_load"); len(aggregates) > 0 {
+		t.Errorf("aggregates without workers: %v", aggregates)
 	}
 	for series, v := range p {
 		if v == "NaN" {

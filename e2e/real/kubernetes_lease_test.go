@@ -80,8 +80,8 @@ func TestKubernetesLeasePassesToAStandby(t *testing.T) {
 	if after["holderIdentity"] == before["holderIdentity"] || after["leaseTransitions"] != float64(1) {
 		t.Errorf("the lease %v follows %v, want another holder and one transition", after, before)
 	}
-	if alone := leaseTime(t, after, "acquireTime").Sub(leaseTime(t, before, "renewTime")); alone < 10*time.Second {
-		t.Errorf("the lease was taken %v after it was renewed: its holder may still be alive", alone)
+	if unrenewed := leaseTime(t, after, "acquireTime").Sub(leaseTime(t, before, "renewTime")); unrenewed < 10*time.Second {
+		t.Errorf("the lease was taken %v after it was renewed: its holder may still be alive", unrenewed)
 	}
 	began := time.Now()
 	next.Signal(syscall.SIGTERM)
@@ -144,7 +144,7 @@ func TestKubernetesLeaseIsHeldByOneOfManyStandbys(t *testing.T) {
 	if leaders != 1 || created != 1 {
 		t.Errorf("%d programs lead, and %d have created the lease; want one", leaders, created)
 	}
-	t.Logf("the lease was created once, and refused with 409 to %d", refused)
+	t.Logf("the lease was created once, and refused with 409 %d times", refused)
 }
 
 // TestKubernetesLeaseChangeIsAConflict changes the Lease as kubectl edit does, and as
@@ -160,7 +160,7 @@ func TestKubernetesLeaseChangeIsAConflict(t *testing.T) {
 		o["metadata"] = kubetest.Object{"name": name, "namespace": inNamespace, "labels": kubetest.Object{"edited": "yes"}}
 		k.Put(kubetest.Leases, o)
 	}
-	lost := func(n int) {
+	waitForLosses := func(n int) {
 		t.Helper()
 		testutil.Until(t, func() error {
 			if logged := m.LinesWith("Lost the lease of the unique instance"); len(logged) != n {
@@ -170,13 +170,13 @@ func TestKubernetesLeaseChangeIsAConflict(t *testing.T) {
 		})
 	}
 	write(kubetest.Object{})
-	lost(1)
+	waitForLosses(1)
 	if n := k.proxy.count(http.StatusConflict, http.MethodPut, "/"+name); n == 0 {
 		t.Error("no update was refused with 409")
 	}
 	m.waitUntilLeading(true)
 	write(kubetest.Object{"spec": kubetest.Object{"holderIdentity": "thief"}})
-	lost(2)
+	waitForLosses(2)
 	m.waitUntilLeading(false)
 	m.waitUntilLeading(true) // the other holder does not renew it
 	if _, spec := k.lease(); spec["holderIdentity"] == "thief" {
