@@ -39,7 +39,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 	a.Flag("workers", "Number of mock workers.").Default("3").
 		SetValue(cli.Number("workers", &f.workers, 1, 10_000))
 	a.Flag("release", "Dynamo release that the mock workers imitate; mixed: every release and event plane, with at least one worker of each.").
-		Default(mock.Latest).
+		Default(mock.DefaultRelease).
 		SetValue(cli.OneOf("release", &f.release, append(mock.Releases(), mixed)...))
 	a.Flag("event-plane", "Event plane of the workers, nats or zmq; by default that of the release.").
 		SetValue(cli.OneOf("event-plane", &f.plane, mock.NATS, mock.ZMQ))

@@ -47,7 +47,7 @@ func (s *stack) printWelcome() {
 // releases names the release of the workers, if the flags have set one.
 func (s *stack) releases() string {
 	switch s.release {
-	case mock.Latest:
+	case mock.DefaultRelease:
 		return ""
 	case mixed:
 		return " of every release and event plane"

@@ -37,7 +37,7 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 		SetValue(cli.Component("endpoint", &c.Endpoint, ""))
 	a.Flag("workers", "Number of workers, each with its own id.").Default("1").
 		SetValue(cli.Number("workers", &c.Workers, 1, 10_000))
-	a.Flag("release", "Dynamo release to imitate.").Default(mock.Latest).
+	a.Flag("release", "Dynamo release to imitate.").Default(mock.DefaultRelease).
 		SetValue(cli.OneOf("release", &c.Release, mock.Releases()...))
 	a.Flag("event-plane", "Transport of events, nats or zmq; by default that of the release.").
 		SetValue(cli.OneOf("event-plane", &c.EventPlane, mock.NATS, mock.ZMQ))

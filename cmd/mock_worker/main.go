@@ -1,6 +1,7 @@
-// Command mock_worker runs mock workers. They register in etcd and report made-up load like
-// the workers of a Dynamo release, in replies to stats polls or in events, and publish
-// made-up KV hit-rate events. They need no GPU, and several mock_workers may run together.
+// Command mock_worker runs mock workers. They register in etcd (unless --static), report
+// made-up load like the workers of a Dynamo release, in replies to stats polls or in events,
+// and publish made-up KV hit-rate events, or request traces for 1.6.1. They need no GPU, and
+// several mock_workers may run together.
 //
 //	mock_worker                          # one worker at dynamo/backend/generate
 //	mock_worker --workers 8 --correlated # eight workers with realistic load

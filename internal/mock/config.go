@@ -21,7 +21,7 @@ type Config struct {
 	Component  string
 	Endpoint   string
 	Workers    int    // default 1
-	Release    string // one of Releases; default Latest
+	Release    string // one of Releases; default DefaultRelease
 	EventPlane string // NATS or ZMQ; default that of the release
 	Host       string // address on which ZMQ sockets listen and which is registered; default 127.0.0.1
 	Seed       uint64 // seed of all random values but ids; 0: taken from the clock
@@ -98,7 +98,7 @@ func emptyToken(s string) bool { return strings.Contains("."+s+".", "..") }
 func (c Config) release() (release, bool) {
 	name := c.Release
 	if name == "" {
-		name = Latest
+		name = DefaultRelease
 	}
 	for _, r := range releases {
 		if r.name == name {

@@ -7,8 +7,8 @@ import (
 	"dynamo-metrics/internal/wire"
 )
 
-// Latest is the release that is imitated if none is configured.
-const Latest = "0.5.1"
+// DefaultRelease is the release that is imitated if none is configured.
+const DefaultRelease = "0.5.1"
 
 // Event planes are the transports of events.
 const (
@@ -25,7 +25,7 @@ type release struct {
 	eventPlanes []string             // the default first
 	version     string               // of the NATS service; "" means 0.0.1
 	ttl         int64                // of leases, in seconds
-	events      *eventFormat         // nil up to 0.5, where workers only reply to polls
+	events      *eventFormat         // nil up to 0.5.1, whose mock workers report their load in replies to polls only
 }
 
 // eventFormat describes the registration and the events of workers that publish their load,
