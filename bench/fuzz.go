@@ -23,7 +23,7 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// What one round of fuzzing sends.
+// These constants say what one round of fuzzing sends, and what the program may show of it.
 const (
 	fuzzEvents     = 5000 // over NATS
 	fuzzReplies    = 200  // to one poll
@@ -32,14 +32,15 @@ const (
 	fuzzMadeUp     = 300  // made-up endpoints of the watched component, in each of three kinds of messages
 	fuzzRegistered = 20   // made-up endpoints that are registered, and as many model cards
 
-	// fuzzMaxSeries is more than the program can have: twelve series for each attachment,
-	// and for each endpoint.
+	// fuzzMaxSeries is more than the program can have: twelve series for each attachment (at
+	// most 8 per worker, see SECURITY.md) and each endpoint. There are at most 1,026 of these:
+	// the limit of 1,024, the one that the flags name, and the one of unknown ids.
 	fuzzMaxSeries = 12 * (8*fuzzMaxWorkers + 1026)
 
 	fuzzMaxWorkers = 500 // --max-workers
 )
 
-// fuzzer sends messages that are almost valid, over every channel into the program. It does not
+// fuzzer sends messages that are almost valid, to every input of the program. It does not
 // matter what the program reads from them, as long as the control worker's values are right, the
 // program keeps running, and every message is counted.
 type fuzzer struct {
@@ -55,13 +56,13 @@ type fuzzer struct {
 	registry *registryFuzzer
 	zmq      *zmqPublishers
 	sent     map[stats.Kind]int
-	counted  map[stats.Kind]int // the counts when all messages were last accounted for
+	counted  map[stats.Kind]int // the counts that were expected at the last scrape
 	madeUp   int                // endpoints made up so far, in each kind of messages
 	series   int                // series of the last scrape
 }
 
-// The streams of random numbers in a round. There is one for each channel, so that a change
-// to one channel does not change the messages of the others.
+// The streams of random numbers in a round. There is one for each input, so that a change
+// to one input does not change the messages of the others.
 const (
 	eventStream = iota
 	replyStream
@@ -216,7 +217,7 @@ func (f *fuzzer) sendMadeUpNames(ctx context.Context) (answers [][]byte, err err
 }
 
 // checkMadeUpNames returns an error unless messages of made-up endpoints are counted as
-// such, or as over the limit of workers.
+// rejected, or as over the limit of workers or ranks.
 func (f *fuzzer) checkMadeUpNames(v summary) error {
 	over := func(l stats.Limit) float64 {
 		return v.series[fmt.Sprintf("dynamo_metrics_over_limit_total{kind=%q}", l)]
@@ -267,8 +268,8 @@ func (f *fuzzer) sendReplies(ctx context.Context, rng *rand.Rand, all [][]byte) 
 	return f.control.sendExtra(ctx, f.m, all)
 }
 
-// waitForCounts waits until the program has counted every message, and shows of the control
-// worker exactly what that has reported.
+// waitForCounts waits until the program has counted every message, and shows exactly what the
+// control worker, whose reports are always valid, has reported.
 func (f *fuzzer) waitForCounts(ctx context.Context) error {
 	err := until(ctx, 10*time.Millisecond, func() error {
 		if f.m.failure() != nil {

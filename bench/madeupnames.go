@@ -14,8 +14,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// The number of made-up names in each round of a soak. They are in events, in poll replies,
-// and in the registry, where they are added and removed.
+// These constants say how many made-up names each round of a soak sends. The names are in
+// events, in poll replies, and in the registry, where they are added and removed.
 const (
 	soakMadeUp     = 2000 // endpoints that events name, and as many that poll replies name
 	soakMadeUpBy   = 100  // permanent workers whose ids the events have

@@ -77,7 +77,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 
 	var fuzzing time.Duration
 	var seed int
-	fuzz := a.Command("fuzz", "Send messages that are almost valid, over every channel into the program: check that all are counted, and that the program keeps running.")
+	fuzz := a.Command("fuzz", "Send messages that are almost valid, to every input of the program: check that all are counted, and that the program keeps running.")
 	fuzz.Flag("duration", "How long to send, in seconds or as a duration.").Default("2m").
 		SetValue(cli.Duration("duration", &fuzzing, time.Second, maxDuration))
 	fuzz.Flag("seed", "Seed of all messages; 0: a random one.").Default("0").

@@ -20,7 +20,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// nameForger sends made-up names over every channel into a program that watches all
+// nameForger sends made-up names to every input of a program that watches all
 // namespaces or components. Beside it there are two control workers: one is polled and has
 // hits, the other one publishes.
 type nameForger struct {

@@ -21,8 +21,8 @@ func (p samples) rejections(k stats.Kind) (n float64) {
 	return n
 }
 
-// TestGarbageFromEverySource sends each file of the corpus, none of which is valid, over
-// every channel into the program.
+// TestGarbageFromEverySource sends each file of the corpus, none of which is valid, to
+// every input of the program.
 func TestGarbageFromEverySource(t *testing.T) {
 	t.Parallel()
 	f := newEnvironment(t)
