@@ -98,7 +98,7 @@ func (c *cluster) startWorker(namespace, name string) *podWorker {
 	return &podWorker{w, p, name}
 }
 
-// resource is the resource that the worker in a pod writes.
+// resource returns the DynamoWorkerMetadata that the worker in a pod writes.
 func resource(pod string, keys map[string]string) kubetest.Object {
 	return kubetest.Object{
 		"metadata": kubetest.Object{"name": pod, "namespace": "team-a", "ownerReferences": []any{
@@ -108,7 +108,7 @@ func resource(pod string, keys map[string]string) kubetest.Object {
 	}
 }
 
-// keys returns the whole registry in etcd.
+// keys returns the registry's keys under v1/ in etcd, with their values.
 func (c *cluster) keys() map[string]string {
 	c.t.Helper()
 	all, err := c.etcd.Get(c.t.Context(), "v1/", clientv3.WithPrefix())
@@ -180,7 +180,7 @@ func TestKubernetesFleetNeedsNeitherEtcdNorNATS(t *testing.T) {
 	m.waitForSamples(second.samples(5, 4, 60))
 	m.waitForSamples(samples{workersSeries("generate", "answering"): "2", `llm_load_avg{` + backend + `}`: "50"})
 
-	c.ready(first, false) // it is removed at once, and its sockets with it
+	c.ready(first, false) // the program removes it at once, and closes its connections to it
 	m.waitForPublishers(2, 0)
 	m.waitFor(func(p samples) error { return p.matchNoneOf(first.id) })
 	c.ready(first, true)
@@ -291,10 +291,10 @@ func testSamplesOfBothGenerations(t *testing.T, namespaces string) {
 	shows(next, "team-a-lab-4b5c6d7e", 6, 5, 80)
 }
 
-// TestKubernetesShadowEngineTakeoverIsARestart checks the takeover by a shadow engine: two
+// TestKubernetesShadowWorkerTakeoverIsARestart checks the takeover by a shadow worker: two
 // pods have the worker's id, the second one at other addresses. From then on the load is
 // that of the second, and counters continue.
-func TestKubernetesShadowEngineTakeoverIsARestart(t *testing.T) {
+func TestKubernetesShadowWorkerTakeoverIsARestart(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	const id = 13019061642146836831

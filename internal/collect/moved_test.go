@@ -10,7 +10,7 @@ import (
 )
 
 // TestZMQFollowsMovedPublisherInTwoSeconds sets up a publisher with a new address, as after a
-// takeover by a shadow engine or a container restart. Whatever is at the old address, and
+// takeover by a shadow worker or a container restart. Whatever is at the old address, and
 // however the registry changes, its events arrive within two seconds.
 func TestZMQFollowsMovedPublisherInTwoSeconds(t *testing.T) {
 	const before, after = "before:1", "after:1"

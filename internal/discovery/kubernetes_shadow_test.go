@@ -40,7 +40,7 @@ func (k *kubeRegistry) waitChannelPorts(ports ...int) {
 	})
 }
 
-// A shadow engine that takes over is the same worker: two resources have one id and one publisher.
+// A shadow worker that takes over is the same worker: two resources have one id and one publisher.
 func TestKubernetesShadowTakesOver(t *testing.T) {
 	k := newKubeRegistry(t)
 	shadow := sliceEntry0(true)

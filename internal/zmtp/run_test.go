@@ -144,5 +144,6 @@ func TestRunReconnectingOverTCP(t *testing.T) {
 	if err != nil {
 		t.Errorf("got error %v, want none", err)
 	}
+	// "<nil>" is the status when the subscription is set.
 	wantEvents(t, received, "<nil>", `["a"]["0"]`, "closed by the peer: EOF", "<nil>", `["a"]["1"]`, "closed by the peer: EOF", "<nil>", `["a"]["2"]`)
 }
