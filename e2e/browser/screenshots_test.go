@@ -43,7 +43,8 @@ func TestWebPageScreenshots(t *testing.T) {
 	}
 }
 
-// checkScreenshot compares the size of a screenshot with that of the file. With -update it writes the file.
+// checkScreenshot compares the width of a screenshot, and about its height, with the file. With
+// -update it writes the file.
 func checkScreenshot(t *testing.T, path string, screenshot []byte) {
 	t.Helper()
 	taken, err := png.Decode(bytes.NewReader(screenshot))
@@ -61,7 +62,9 @@ func checkScreenshot(t *testing.T, path string, screenshot []byte) {
 	}
 	kept, err := png.DecodeConfig(bytes.NewReader(b))
 	must(t, err)
-	if got, want := image.Pt(kept.Width, kept.Height), taken.Bounds().Size(); got != want {
+	// The height depends on the fonts that are installed, and on the problems of the moment.
+	got, want := image.Pt(kept.Width, kept.Height), taken.Bounds().Size()
+	if got.X != want.X || max(got.Y, want.Y)-min(got.Y, want.Y) > want.Y/4 {
 		t.Errorf("%s has %v pixels, but the page has %v: take it again with -update", path, got, want)
 	}
 }
