@@ -83,7 +83,7 @@ func (o *Options) validate(f flags, getenv func(string) string) (err error) {
 	if o.Brokers, err = collect.ParseBrokers(f.zmqBroker); err != nil {
 		return fmt.Errorf("--zmq-broker %q: %w", f.zmqBroker, err)
 	}
-	if o.Web, err = web.ReadWebConfig(f.webConfig); err != nil {
+	if o.Web, err = web.ReadConfig(f.webConfig); err != nil {
 		return fmt.Errorf("--web.config.file %q: want an exporter-toolkit configuration: %w", f.webConfig, err)
 	}
 	if o.Push {

@@ -1,13 +1,14 @@
 package app
 
 import (
+	"log/slog"
+	"time"
+
 	"dynamo-metrics/internal/connect"
 	"dynamo-metrics/internal/exposition"
 	"dynamo-metrics/internal/fleet"
 	"dynamo-metrics/internal/web"
 	"dynamo-metrics/internal/wire"
-	"log/slog"
-	"time"
 )
 
 // None is the value of --etcd-endpoints for a fleet of static workers, and of --nats-server for a
@@ -39,8 +40,8 @@ type Options struct {
 	Brokers    []string          // addresses of ZMQ brokers
 	Scrape     ScrapeOptions     // of the workers' own metrics
 
-	Address  string         // host:port to listen on; empty: nothing is served
-	Web      *web.WebConfig // TLS and authentication; nil: none
+	Address  string      // host:port to listen on; empty: nothing is served
+	Web      *web.Config // TLS and authentication; nil: none
 	Profiles bool
 
 	Push        bool

@@ -31,7 +31,7 @@ const (
 
 // Serve serves HTTP on l until ctx ends, then lets requests in progress finish. config has the
 // requirements that clients must meet. It is nil if there are none.
-func Serve(ctx context.Context, l net.Listener, h http.Handler, config *WebConfig, log *slog.Logger) error {
+func Serve(ctx context.Context, l net.Listener, h http.Handler, config *Config, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,

@@ -180,7 +180,7 @@ func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 				server := memnet.New()
 				ctx, stop := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
-				config, err := ReadWebConfig(webConfig(t, "tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+"}"))
+				config, err := ReadConfig(webConfig(t, "tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+"}"))
 				testutil.NoError(t, err)
 				go func() {
 					ended <- Serve(ctx, server, handlerWith(f, func(o *Options) { o.Metrics = m }), config, slog.New(slog.DiscardHandler))

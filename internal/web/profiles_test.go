@@ -46,7 +46,7 @@ func TestProfilesNeedPassword(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	log, _ := testutil.NewDebugLog()
 	ended := make(chan error, 1)
-	config, err := ReadWebConfig(webConfig(t, "basic_auth_users:\n  dynamo: "+hash+"\n"))
+	config, err := ReadConfig(webConfig(t, "basic_auth_users:\n  dynamo: "+hash+"\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func startServer(t *testing.T, h http.Handler) *testServer {
 }
 
 // startServerWith is startServer with a web configuration.
-func startServerWith(t *testing.T, h http.Handler, config *WebConfig, log *slog.Logger) *testServer {
+func startServerWith(t *testing.T, h http.Handler, config *Config, log *slog.Logger) *testServer {
 	ctx, stop := context.WithCancel(t.Context())
 	s := &testServer{Network: memnet.New(), stop: stop, ended: make(chan struct{})}
 	s.client = &http.Client{Transport: &http.Transport{DialContext: s.Dial}}

@@ -72,7 +72,7 @@ func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 // listen runs Serve on a real port of this host until the test ends.
 func listen(t *testing.T, webConfig string) (addr string, logs *testutil.Log) {
 	t.Helper()
-	config, err := ReadWebConfig(webConfig)
+	config, err := ReadConfig(webConfig)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -275,13 +275,13 @@ func TestStreamEndsWhenClientClosesWrite(t *testing.T) {
 }
 
 // newTLSConfig returns a web configuration with a certificate of a new CA.
-func newTLSConfig(t *testing.T) *WebConfig {
+func newTLSConfig(t *testing.T) *Config {
 	file := testutil.NewAuthorityWithCertificates(t).File("yml")
 	const text = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n" // in the same directory
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := ReadWebConfig(file)
+	c, err := ReadConfig(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,11 +30,11 @@ type streamServer struct {
 }
 
 func inBubbleWithServer(t *testing.T, test func(*streamServer)) {
-	inBubbleWithServerConfig(t, func(*testing.T) *WebConfig { return nil }, test)
+	inBubbleWithServerConfig(t, func(*testing.T) *Config { return nil }, test)
 }
 
 // inBubbleWithServerConfig is inBubbleWithServer with a web configuration.
-func inBubbleWithServerConfig(t *testing.T, config func(*testing.T) *WebConfig, test func(*streamServer)) {
+func inBubbleWithServerConfig(t *testing.T, config func(*testing.T) *Config, test func(*streamServer)) {
 	inBubble(t, func(h *harness) {
 		t := h.t // the T of the bubble
 		ctx, stop := context.WithCancel(t.Context())

@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// WebConfig holds what an exporter-toolkit file requires of clients: TLS, certificates and
+// Config holds what an exporter-toolkit file requires of clients: TLS, certificates and
 // passwords. The toolkit itself reads the file for every request, and admits every client while
-// the file is empty. WebConfig reads the file and the files that it names as a whole, and uses
+// the file is empty. Config reads the file and the files that it names as a whole, and uses
 // them once they have stopped changing. A file that is invalid, or requires less than the one
 // before, changes nothing.
-type WebConfig struct {
+type Config struct {
 	path     string
 	last     *requirements // as last read from valid files
 	modified string        // sizes and modification times of the files, as last read
@@ -41,13 +41,13 @@ const (
 	maxWebFile = 1 << 20
 )
 
-// ReadWebConfig reads an exporter-toolkit file. Without a path it returns nil: there are no
+// ReadConfig reads an exporter-toolkit file. Without a path it returns nil: there are no
 // requirements. Its errors contain no value from the file.
-func ReadWebConfig(path string) (*WebConfig, error) {
+func ReadConfig(path string) (*Config, error) {
 	if path == "" {
 		return nil, nil
 	}
-	c := &WebConfig{path: path}
+	c := &Config{path: path}
 	r, err := c.read()
 	if err != nil || r.empty() {
 		time.Sleep(readInterval) // the file may be only partly written
@@ -61,11 +61,11 @@ func ReadWebConfig(path string) (*WebConfig, error) {
 }
 
 // Path returns the path of the file.
-func (c *WebConfig) Path() string { return c.path }
+func (c *Config) Path() string { return c.path }
 
 // Problem returns why the present file is not used, while an earlier version is still in force. It
 // returns nothing if the file is in force, or if there is no file.
-func (c *WebConfig) Problem() string {
+func (c *Config) Problem() string {
 	if c == nil {
 		return ""
 	}
@@ -76,7 +76,7 @@ func (c *WebConfig) Problem() string {
 }
 
 // watch reads the files and applies their changes until ctx ends.
-func (c *WebConfig) watch(ctx context.Context, log *slog.Logger) {
+func (c *Config) watch(ctx context.Context, log *slog.Logger) {
 	if c.current.Load().empty() {
 		log.Warn("The web configuration requires neither TLS nor a password: every client that can reach this port has access", "file", c.path)
 	}
@@ -105,7 +105,7 @@ func (c *WebConfig) watch(ctx context.Context, log *slog.Logger) {
 }
 
 // evaluate applies what was read, or reports that it cannot be used, once the files are stable.
-func (c *WebConfig) evaluate(r *requirements, err error, same int, log *slog.Logger) {
+func (c *Config) evaluate(r *requirements, err error, same int, log *slog.Logger) {
 	switch now := c.current.Load(); {
 	case err != nil && same == readsToReport:
 		why := err.Error()
@@ -128,7 +128,7 @@ func (c *WebConfig) evaluate(r *requirements, err error, same int, log *slog.Log
 }
 
 // read reads the file and those that it names.
-func (c *WebConfig) read() (*requirements, error) {
+func (c *Config) read() (*requirements, error) {
 	c.modified = ""
 	text, err := c.readFile(c.path)
 	if err != nil {
@@ -173,7 +173,7 @@ func (c *WebConfig) read() (*requirements, error) {
 
 // readFile reads a whole file. It refuses a pipe or a socket: a read of one would block, and files
 // are read repeatedly.
-func (c *WebConfig) readFile(path string) ([]byte, error) {
+func (c *Config) readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		c.modified += err.Error()

@@ -24,7 +24,7 @@ import (
 type webConfigTest struct {
 	*testServer
 	t      *testing.T
-	config *WebConfig
+	config *Config
 	logs   *testutil.Log
 	ca     *testutil.Authority // has issued the certificates server, client and named
 	dir    string
@@ -43,7 +43,7 @@ func withWebConfig(t *testing.T, text string, test func(*webConfigTest), handler
 		s := &webConfigTest{t: t, ca: testutil.NewAuthorityWithCertificates(t), dir: t.TempDir(), other: string(other)}
 		s.ca.Issue("named", &x509.Certificate{DNSNames: []string{"prometheus"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 		s.write(text)
-		if s.config, err = ReadWebConfig(s.file()); err != nil {
+		if s.config, err = ReadConfig(s.file()); err != nil {
 			t.Fatal(err)
 		}
 		handlers = append(handlers, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }))
@@ -333,7 +333,7 @@ func TestWebConfigUnusableIsReadTwice(t *testing.T) {
 		for _, text := range []string{"", withUser[:10], withUser[:40]} {
 			path := webConfig(t, text)
 			time.AfterFunc(100*time.Millisecond, func() { writeFile(t, path, []byte(withUser)) })
-			c, err := ReadWebConfig(path)
+			c, err := ReadConfig(path)
 			if err != nil || c.current.Load().users == nil {
 				t.Errorf("%q, which is completed soon: error %v, want the whole configuration", text, err)
 			}
@@ -353,15 +353,15 @@ func testWebConfigErrorsAtStart(t *testing.T) {
 		"cannot unmarshal !!seq into":      "basic_auth_users: {dynamo: [secret]}\n",
 		"yaml":                             "{",
 	} {
-		c, err := ReadWebConfig(webConfig(t, content))
+		c, err := ReadConfig(webConfig(t, content))
 		if c != nil || err == nil || !strings.Contains(err.Error(), what) || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: %v, want one line with %q", content, err, what)
 		}
 	}
-	if _, err := ReadWebConfig(filepath.Join(t.TempDir(), "absent.yml")); err == nil {
+	if _, err := ReadConfig(filepath.Join(t.TempDir(), "absent.yml")); err == nil {
 		t.Error("no error for a missing file")
 	}
-	if c, err := ReadWebConfig(""); c != nil || err != nil || c.Problem() != "" {
+	if c, err := ReadConfig(""); c != nil || err != nil || c.Problem() != "" {
 		t.Errorf("without a file: %v, %v", c, err)
 	}
 }

@@ -19,7 +19,7 @@ import (
 // when they are made.
 type guardedListener struct {
 	net.Listener
-	config *WebConfig
+	config *Config
 	server *http.Server
 
 	last *requirements // in force for the last connection
@@ -54,7 +54,7 @@ func (g *guardedListener) connContext(ctx context.Context, c net.Conn) context.C
 
 // guard serves h to clients that meet the requirements. When those change, responses in progress
 // end.
-func (c *WebConfig) guard(h http.Handler) http.Handler {
+func (c *Config) guard(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		required := c.current.Load()
 		if required.limiter != nil && !required.limiter.Allow() {

@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 )
 
-// TestWebConfigErrorsMatchToolkit checks that WebConfig accepts the same files as the toolkit.
+// TestWebConfigErrorsMatchToolkit checks that Config accepts the same files as the toolkit.
 func TestWebConfigErrorsMatchToolkit(t *testing.T) {
 	ca := testutil.NewAuthorityWithCertificates(t)
 	inline := func(key, file string) string {
@@ -50,7 +50,7 @@ func TestWebConfigErrorsMatchToolkit(t *testing.T) {
 		path := filepath.Join(ca.Dir, "web.yml")
 		writeFile(t, path, []byte(strings.ReplaceAll(text, "$dir", ca.Dir)))
 		theirs := web.Validate(path)
-		c := &WebConfig{path: path}
+		c := &Config{path: path}
 		if _, ours := c.read(); (ours == nil) != (theirs == nil) {
 			t.Errorf("%s\nerror %v, and the toolkit's error %v", text, ours, theirs)
 		}
