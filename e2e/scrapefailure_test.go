@@ -89,7 +89,7 @@ func TestScrapeOfWorkersOverTLS(t *testing.T) {
 
 	ca := []string{"--worker-tls-ca", a.File("ca.crt")}
 	whole := append(ca, "--worker-tls-cert", a.File("client.crt"), "--worker-tls-key", a.File("client.key"))
-	for line, files := range map[string][]string{"(--worker-tls-ca says": nil, "(--worker-tls-cert and --worker-tls-key identify": ca} {
+	for line, files := range map[string][]string{"(--worker-tls-ca names": nil, "(--worker-tls-cert and --worker-tls-key identify": ca} {
 		m := serve(t, append(s.env(), "DYN_LOG=info,metrics=debug"), append(flags, files...)...)
 		m.waitForProblem(id, "backend/generate: TLS failed: 1.", "--worker-tls-ca must", "--worker-tls-cert and --worker-tls-key", "[1]")
 		m.waitFor(func(got samples) error {
