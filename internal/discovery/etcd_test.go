@@ -65,12 +65,6 @@ func keyOf(r *Etcd) *leader.EtcdKey {
 	return &leader.EtcdKey{Endpoints: r.Endpoints, Namespaces: r.Namespaces, Stats: &r.Fleet.Stats, Log: r.Log, Lost: r.RequestRelist}
 }
 
-// newProgram returns another program on the same registry.
-func (r *registry) newProgram() *Etcd {
-	r.t.Helper()
-	return newEtcdAt(r.t, r.Stack.Etcd.Endpoint())
-}
-
 // put puts a key. It retries, because an etcd on a busy machine may time out on a large value.
 func (r *registry) put(key, value string) {
 	r.t.Helper()

@@ -103,11 +103,8 @@ func (h *harness) ticks(d time.Duration) {
 
 // Short names for the JSON that a Monitor renders.
 type (
-	snapshotJSON   = monitortest.Snapshot
-	workerJSON     = monitortest.Worker
-	problemJSON    = monitortest.Problem
-	historyJSON    = monitortest.History
-	emptyStateJSON = monitortest.EmptyState
+	snapshotJSON = monitortest.Snapshot
+	problemJSON  = monitortest.Problem
 )
 
 func (h *harness) snapshot() (s snapshotJSON) {
