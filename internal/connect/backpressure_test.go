@@ -10,6 +10,7 @@ import (
 
 	"dynamo-metrics/internal/testutil"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 )
 
@@ -23,7 +24,8 @@ func TestBackpressureDialerSlowsServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := startNATS(t, nil)
+			// On a slow machine the server must not take this client for a slow consumer.
+			s := startNATS(t, func(o *server.Options) { o.WriteDeadline = testutil.WaitTimeout })
 			log, _ := testutil.NewLog()
 			nc, err := DialNATS(t.Context(), s.URL(), func(string) string { return "" }, log, nil)
 			if err != nil {

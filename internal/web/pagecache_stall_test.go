@@ -174,7 +174,8 @@ func TestPageCacheStalledHTTP2Clients(t *testing.T) {
 	for name, stallsConnection := range map[string]bool{"streams": false, "connections": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := fleettest.Full(10_000) // more than the flow control window of a stream
+				t.Cleanup(func() { time.Sleep(time.Minute) }) // runs last: connections take time to close
+				f := fleettest.Full(10_000)                   // more than the flow control window of a stream
 				m := metricsOf(f)
 				certFile, keyFile, trust := certificate(t)
 				server := memnet.New()
