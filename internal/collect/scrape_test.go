@@ -163,7 +163,7 @@ func TestScraperRecordsWorkerMetrics(t *testing.T) {
 	f.register(1, blocksHandler(40))
 	f.register(2, textHandler("# nothing useful\nup 1\n"))
 	f.register(0x6a6ca214c850b02e, captureHandler(t, "engines/vllm.prom"))
-	f.scrape(nil)
+	f.scrape(func(s *Scraper) { s.Timeout = testutil.WaitTimeout })
 	f.waitLoads(map[uint64]fleet.Load{
 		1: blocksLoad(40),
 		0x6a6ca214c850b02e: { // the sums of two ranks
@@ -359,7 +359,10 @@ func TestScraperSharedMetricsNeedWorkerID(t *testing.T) {
 	f.register(1, handler)
 	f.register(2, handler)
 	f.register(3, handler)
-	f.scrape(func(s *Scraper) { s.URL = func(fleet.ScrapeTarget) string { return f.server.URL + "/1" } })
+	f.scrape(func(s *Scraper) {
+		s.Timeout = testutil.WaitTimeout
+		s.URL = func(fleet.ScrapeTarget) string { return f.server.URL + "/1" }
+	})
 	n := fleet.Some[uint64]
 	f.waitLoads(map[uint64]fleet.Load{1: {Waiting: n(5)}, 2: {Waiting: n(6)}})
 	f.waitRequests(1, 3)
