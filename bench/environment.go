@@ -175,7 +175,7 @@ func (m *instance) waitUntilReady(ctx context.Context) error {
 
 var errEnded = errors.New("the process has ended")
 
-// failure returns the error that the instance has ended, or that one of its goroutines has
+// failure returns the error that the instance has ended, or that one of the goroutines has
 // panicked. It returns nil while the instance runs.
 func (m *instance) failure() error {
 	switch line := m.panicLine(); {

@@ -1,6 +1,6 @@
 // Package grafana checks the dashboards against the schema that Grafana publishes: the
-// schema must have every field of every panel, query and variable. It is a module of its
-// own, because nothing else needs the schema.
+// schema must have every field of every panel, query and variable. It is a separate
+// module, because nothing else needs the schema.
 package grafana
 
 import (

@@ -1,5 +1,5 @@
 // Package kube tests deploy/kubernetes and deploy/Dockerfile: Helm lints and renders the
-// chart, and the output is decoded into Kubernetes' own types. It is a module of its own,
+// chart, and the output is decoded into Kubernetes' own types. It is a separate module,
 // so that the program's module does not need theirs.
 //
 //	go -C .ci/kube test .

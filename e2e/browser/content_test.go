@@ -71,7 +71,7 @@ func TestWebPageAnnouncesChangesOnly(t *testing.T) {
 		return all
 	}
 	b.open(p.url + "/#problem=imbalance:backend/generate")
-	b.waitForText("#shown", "of 12 workers shown: ", "uneven: 2.1")
+	b.waitForText("#shown", "of 12 workers shown: ", "uneven: the fullest worker has 2.1")
 	b.run("document.querySelector('#map').focus()")
 	b.waitForSnapshots(2)
 	before := len(announcements())

@@ -1,5 +1,5 @@
 // Package app is the metrics program: its flags, and the goroutines that they start. It is a
-// package of its own so that cmd/devstack can run it in the same process as its servers.
+// separate package so that cmd/devstack can run it in the same process as its servers.
 package app
 
 import (
