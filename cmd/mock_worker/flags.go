@@ -49,16 +49,12 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (f flags
 		SetValue(cli.Duration("event-interval", &c.EventInterval, 0, time.Hour))
 	a.Flag("correlated", "Change the load smoothly, and send hit-rate events with the workers' own ids.").BoolVar(&c.Correlated)
 	a.Flag("static", "Run static workers, without etcd and without ids.").BoolVar(&f.static)
-	a.Flag("nats-server", "NATS servers, separated by commas (NATS_SERVER); none: no NATS, for workers that need only ZMQ.").
-		Default(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222")).
-		PlaceHolder(cli.Redact(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222"))).
-		SetValue(cli.Address("nats-server", &f.nats))
+	a.ServersFlag("nats-server", "NATS servers, separated by commas (NATS_SERVER); none: no NATS, for workers that need only ZMQ.",
+		cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222"), &f.nats)
 	f.natsTLS = connect.NATSTLSFromEnv(getenv)
 	a.NATSTLSFlags(&f.natsTLS.CA, &f.natsTLS.Cert, &f.natsTLS.Key)
-	a.Flag("etcd-endpoints", "etcd endpoints, separated by commas (ETCD_ENDPOINTS).").
-		Default(cli.OrDefault(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
-		PlaceHolder(cli.Redact(cli.OrDefault(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"))).
-		SetValue(cli.Address("etcd-endpoints", &f.etcd))
+	a.ServersFlag("etcd-endpoints", "etcd endpoints, separated by commas (ETCD_ENDPOINTS).",
+		cli.OrDefault(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"), &f.etcd)
 
 	if ended, err = a.Parse(args); ended || err != nil {
 		return f, ended, err

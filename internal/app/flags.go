@@ -93,16 +93,12 @@ func (o *Options) addOutputFlags(a *cli.App, f *flags) {
 
 // addServerFlags adds the flags of the servers and registries that the program reads.
 func (o *Options) addServerFlags(a *cli.App, f *flags, getenv func(string) string) {
-	a.Flag("nats-server", "NATS servers, separated by commas; none for a fleet whose events use ZeroMQ, and the default with --discovery kubernetes (NATS_SERVER).").
-		Default(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222")).
-		PlaceHolder(cli.Redact(cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222"))).
-		SetValue(cli.Address("nats-server", &o.NATS))
+	a.ServersFlag("nats-server", "NATS servers, separated by commas; none for a fleet whose events use ZeroMQ, and the default with --discovery kubernetes (NATS_SERVER).",
+		cli.OrDefault(getenv("NATS_SERVER"), "nats://localhost:4222"), &o.NATS)
 	o.NATSTLS = connect.NATSTLSFromEnv(getenv)
 	a.NATSTLSFlags(&o.NATSTLS.CA, &o.NATSTLS.Cert, &o.NATSTLS.Key)
-	a.Flag("etcd-endpoints", "etcd endpoints, separated by commas; none for a fleet of static workers (ETCD_ENDPOINTS).").
-		Default(cli.OrDefault(getenv("ETCD_ENDPOINTS"), "http://localhost:2379")).
-		PlaceHolder(cli.Redact(cli.OrDefault(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"))).
-		SetValue(cli.Address("etcd-endpoints", &o.Etcd))
+	a.ServersFlag("etcd-endpoints", "etcd endpoints, separated by commas; none for a fleet of static workers (ETCD_ENDPOINTS).",
+		cli.OrDefault(getenv("ETCD_ENDPOINTS"), "http://localhost:2379"), &o.Etcd)
 	a.Flag("discovery", "Where workers register: etcd, file or kubernetes (DYN_DISCOVERY_BACKEND).").
 		Default(cli.OrDefault(getenv("DYN_DISCOVERY_BACKEND"), DiscoveryEtcd)).
 		SetValue(cli.OneOf("discovery", &o.Discovery, DiscoveryEtcd, DiscoveryFiles, DiscoveryKubernetes))

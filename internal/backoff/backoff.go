@@ -12,7 +12,7 @@ import (
 type Policy struct {
 	First   time.Duration // after the first failure
 	Longest time.Duration // the limit
-	Jitter  time.Duration // a divisor: 5 shortens a pause by up to a fifth, at random
+	Jitter  int           // a divisor: 5 shortens a pause by up to a fifth, at random
 }
 
 // Server is the policy for NATS and etcd. With a limit of half a second, the program works again
@@ -25,7 +25,7 @@ func (p Policy) Pause(n int) time.Duration {
 	if n = max(n, 0); n < 20 { // beyond that the shift could overflow
 		full = min(p.First<<n, p.Longest)
 	}
-	return full - rand.N(full/p.Jitter)
+	return full - rand.N(full/time.Duration(p.Jitter))
 }
 
 // Pause returns Server.Pause(n).

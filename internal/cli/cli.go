@@ -44,6 +44,11 @@ func New(name, help string, stdout io.Writer) *App {
 	return a
 }
 
+// ServersFlag adds a flag for addresses of servers. The help shows the default without passwords.
+func (a *App) ServersFlag(name, help, standard string, to *string) {
+	a.Flag(name, help).Default(standard).PlaceHolder(Redact(standard)).SetValue(Address(name, to))
+}
+
 // NATSTLSFlags adds the flags for the TLS files of NATS. The current values are the defaults.
 func (a *App) NATSTLSFlags(ca, cert, key *string) {
 	a.Flag("nats-tls-ca", "CA file for the NATS servers' certificates; by default the system's CAs (NATS_TLS_CA_CERT_PATH).").
