@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/memnet"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
+	"dynamo-metrics/internal/wire/wiretest"
 )
 
 // fakeGateway is a fake Pushgateway on a network in memory, to which all HTTP requests go.
@@ -127,7 +127,7 @@ func withPush(t *testing.T, change func(*Gateway), test func(*testing.T, *pushTe
 // ends.
 func startPush(t *testing.T, prepare func(*fleet.Fleet), changes ...func(*Gateway)) (p *pushTest, end func()) {
 	t.Helper()
-	p = &pushTest{gateway: newPushgateway(t), fleet: fleettest.Original(t), ended: make(chan struct{})}
+	p = &pushTest{gateway: newPushgateway(t), fleet: wiretest.Original(t), ended: make(chan struct{})}
 	prepare(p.fleet)
 	u, err := url.Parse("http://gateway:9091")
 	if err != nil {
@@ -189,7 +189,7 @@ func TestPushOnARealNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	allowPush(f)
 	log, _ := testutil.NewDebugLog()
 	ended := make(chan struct{})

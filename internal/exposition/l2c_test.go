@@ -11,6 +11,7 @@ import (
 	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
+	"dynamo-metrics/internal/wire/wiretest"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -83,7 +84,7 @@ func decoded(t *testing.T, b []byte) (v any) {
 func TestL2CEventMatchesOriginal(t *testing.T) {
 	b := newBus(t, 0)
 	log, logs := testutil.NewDebugLog()
-	l := &L2C{Fleet: fleettest.Original(t), Namespace: "dynamo", Conn: b.conn, Log: log}
+	l := &L2C{Fleet: wiretest.Original(t), Namespace: "dynamo", Conn: b.conn, Log: log}
 	subject := strings.TrimSpace(string(testutil.Captured(t, "original", "l2c_subject.txt")))
 	want := map[string]any{subject: decoded(t, testutil.Captured(t, "original", "l2c.json"))}
 	testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), want)
@@ -98,14 +99,14 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
 	testutil.Equal(t, "events of an empty fleet", b.published(t, func() { l.Publish() }), map[string]any{})
 
-	backend, spec := fleettest.OriginalAnswers(t)[1], testutil.Captured(t, "0.5.1", "edge", "spec_and_rank.json")
-	malformed := replaced(t, fleettest.OriginalAnswers(t)[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`)
-	fleettest.RegisterAll(t, f, "backend", backend, malformed)
-	fleettest.RegisterAll(t, f, "spec", spec)
+	backend, spec := wiretest.OriginalAnswers(t)[1], testutil.Captured(t, "0.5.1", "edge", "spec_and_rank.json")
+	malformed := replaced(t, wiretest.OriginalAnswers(t)[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`)
+	wiretest.RegisterAll(t, f, "backend", backend, malformed)
+	wiretest.RegisterAll(t, f, "spec", spec)
 	f.Register("", fleet.Instance{Endpoint: fleettest.LoadMetrics, ID: 1}, fleet.Registration{NATS: true}) // silent
 	f.RecordHit(977, 3, 1)
-	fleettest.Poll(t, f, "backend", backend, malformed)
-	fleettest.Poll(t, f, "spec", spec)
+	wiretest.Poll(t, f, "backend", backend, malformed)
+	wiretest.Poll(t, f, "spec", spec)
 	testutil.Equal(t, "events", b.published(t, func() { l.Publish() }), map[string]any{
 		"namespace.dynamo.l2c.backend.load_metrics": decoded(t, []byte(`{
 			"endpoints": {"9041998838276177458": {
@@ -133,7 +134,7 @@ func TestL2CEventsAreOnePerEndpoint(t *testing.T) {
 // The original crashed in this case.
 func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 	b := newBus(t, 512)
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	log, logs := testutil.NewDebugLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
 	for range 3 {
@@ -155,7 +156,7 @@ func TestL2CEventThatIsTooLargeIsNotSent(t *testing.T) {
 
 func TestL2CLogsFailureOnce(t *testing.T) {
 	b := newBus(t, 0)
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	log, logs := testutil.NewDebugLog()
 	l := &L2C{Fleet: f, Namespace: "dynamo", Conn: b.conn, Log: log}
 	b.conn.Close()
@@ -170,7 +171,7 @@ func TestL2CLogsFailureOnce(t *testing.T) {
 // An l2c event needs no histograms.
 func TestL2CCopiesNoHistograms(t *testing.T) {
 	b := newBus(t, 0)
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	const id = 9041998838276177456 // the first worker
 	f.RecordForwardPass(fleet.Origin{Endpoint: fleettest.LoadMetrics, Worker: id}, fleet.Pass{Counter: 1, Seconds: 0.02})
 	f.RecordRequest(fleet.Request{Prefill: fleet.Some[uint64](id), Decode: fleet.Some[uint64](id), FirstToken: fleet.Some(0.1)})

@@ -13,18 +13,19 @@ import (
 	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
+	"dynamo-metrics/internal/wire/wiretest"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 )
 
 func TestMetricsOfOriginalFleet(t *testing.T) {
-	testutil.Golden(t, "pages/original.prom", metricsText(t, fleettest.Original(t)))
+	testutil.Golden(t, "pages/original.prom", metricsText(t, wiretest.Original(t)))
 }
 
 // Numbers are compared by value, because the original formats them as Rust does.
 func TestMetricsIncludeEveryOriginalLine(t *testing.T) {
-	ours := lines(metricsText(t, fleettest.Original(t)))
+	ours := lines(metricsText(t, wiretest.Original(t)))
 	original := lines(string(testutil.ReadFile(t, "original", "page.prom")))
 	if len(original) < 40 {
 		t.Fatalf("the original has %d lines, want all of them", len(original))
@@ -81,9 +82,9 @@ func TestMetricsOfEmptyFleet(t *testing.T) {
 // report only half of each pair.
 func TestMetricsOfFaultyFleet(t *testing.T) {
 	f := fleettest.New(fleettest.Everything, true)
-	a := fleettest.OriginalAnswers(t)
-	fleettest.RegisterAll(t, f, "backend", a...)
-	fleettest.Poll(t, f, "backend",
+	a := wiretest.OriginalAnswers(t)
+	wiretest.RegisterAll(t, f, "backend", a...)
+	wiretest.Poll(t, f, "backend",
 		replaced(t, a[0], `"kv_active_blocks":10`, `"kv_active_blocks":"many"`),
 		a[1],
 		replaced(t, replaced(t, replaced(t, a[2],
@@ -109,9 +110,9 @@ func TestMetricsShowPairsTogether(t *testing.T) {
 		`"num_requests_waiting":9,`: slices.Concat(blocks, slots),
 	} {
 		f := fleettest.New(fleettest.Everything, true)
-		answer := replaced(t, fleettest.OriginalAnswers(t)[2], missing, "")
-		fleettest.RegisterAll(t, f, "backend", answer)
-		fleettest.Poll(t, f, "backend", answer)
+		answer := replaced(t, wiretest.OriginalAnswers(t)[2], missing, "")
+		wiretest.RegisterAll(t, f, "backend", answer)
+		wiretest.Poll(t, f, "backend", answer)
 		p := metricsText(t, f)
 		for _, name := range slices.Concat(blocks, slots, hits) {
 			shown := strings.Contains(p, "# TYPE "+name+" ")
@@ -127,23 +128,23 @@ func TestMetricsShowPairsTogether(t *testing.T) {
 
 func TestMetricsOfStaticWorkers(t *testing.T) {
 	f := fleettest.New(fleet.Target(fleettest.LoadMetrics), false)
-	fleettest.Poll(t, f, "backend", testutil.Captured(t, "0.5.1", "edge", "static_1.json"), testutil.Captured(t, "0.5.1", "edge", "static_2.json"))
+	wiretest.Poll(t, f, "backend", testutil.Captured(t, "0.5.1", "edge", "static_1.json"), testutil.Captured(t, "0.5.1", "edge", "static_2.json"))
 	testutil.Golden(t, "pages/static.prom", metricsText(t, f))
 }
 
 func TestMetricsOfSpeculativeDecoding(t *testing.T) {
 	f := fleettest.New(fleettest.Everything, true)
 	answer := testutil.Captured(t, "0.5.1", "edge", "spec_and_rank.json")
-	fleettest.RegisterAll(t, f, "spec", answer)
-	fleettest.Poll(t, f, "spec", answer)
+	wiretest.RegisterAll(t, f, "spec", answer)
+	wiretest.Poll(t, f, "spec", answer)
 	testutil.Golden(t, "pages/spec_decode.prom", metricsText(t, f))
 }
 
 func TestMetricsOfLargestNumbers(t *testing.T) {
 	f := fleettest.New(fleettest.Everything, true)
 	answer := testutil.Captured(t, "0.5.1", "edge", "big.json")
-	fleettest.RegisterAll(t, f, "big", answer)
-	fleettest.Poll(t, f, "big", answer)
+	wiretest.RegisterAll(t, f, "big", answer)
+	wiretest.Poll(t, f, "big", answer)
 	testutil.Golden(t, "pages/big.prom", metricsText(t, f))
 }
 
@@ -324,7 +325,7 @@ func TestMetricsTableIsInGoldenFiles(t *testing.T) {
 }
 
 func TestMetricsWorkerInfoHasModel(t *testing.T) {
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	r := NewMetrics(Collector{Fleet: f, Build: build, Model: `llama "3"`, Now: func() time.Time { return served }})
 	families, err := r.Gather()
 	if err != nil {
@@ -346,7 +347,7 @@ func TestMetricsWorkerInfoHasModel(t *testing.T) {
 
 func TestMetricsLoadAgeGrows(t *testing.T) {
 	now := fleettest.Reported
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	r := NewMetrics(Collector{Fleet: f, Build: build, Now: func() time.Time { return now }})
 	for _, age := range []time.Duration{0, time.Second, time.Hour} {
 		now = fleettest.Reported.Add(age)

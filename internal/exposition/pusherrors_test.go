@@ -7,9 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
+	"dynamo-metrics/internal/wire/wiretest"
 )
 
 func TestPushWarnsOncePerChangeOfState(t *testing.T) {
@@ -50,7 +50,7 @@ func TestPushRetriesWhileGatewayIsDown(t *testing.T) {
 
 func TestPushLastSuccessIsAbsentAtFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := fleettest.Original(t)
+		f := wiretest.Original(t)
 		testutil.Equal(t, "last push", f.Stats.LastPush.Load(), 0)
 		if strings.Contains(metricsText(t, f), "push_last_success") {
 			t.Error("the metrics have the time of a push, although none has succeeded")

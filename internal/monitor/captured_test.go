@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/testutil"
+	"dynamo-metrics/internal/wire/wiretest"
 )
 
 // compareGolden compares the newest snapshot with a file of testdata.
@@ -27,10 +27,10 @@ func (h *harness) compareGolden(name string) {
 func TestSnapshotOfEveryReleaseGolden(t *testing.T) {
 	inBubble(t, func(h *harness) {
 		for _, release := range []string{"0.1.1", "0.3.0", "0.5.1"} {
-			h.replies = append(h.replies, fleettest.RegisterPolledRelease(h.t, h.fleet, release)...)
+			h.replies = append(h.replies, wiretest.RegisterPolledRelease(h.t, h.fleet, release)...)
 		}
 		for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
-			fleettest.RegisterPublishingRelease(h.t, h.fleet, release)
+			wiretest.RegisterPublishingRelease(h.t, h.fleet, release)
 		}
 		h.ticks(3 * time.Second)
 		h.compareGolden("releases.json")

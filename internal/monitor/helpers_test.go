@@ -87,11 +87,7 @@ func (h *harness) setReplies(answers ...fleet.PollReply) { h.replies = answers }
 
 // tick lets a second pass with one poll, and takes a sample.
 func (h *harness) tick() {
-	time.Sleep(time.Second)
-	h.fleet.Advance(time.Now())
-	h.fleet.BeginPoll()
-	h.fleet.RecordPollReply(h.replies...)
-	h.fleet.EndPoll(h.fleet.Stats.RegistryUp() && h.fleet.Stats.NATS.Up())
+	fleettest.Tick(h.fleet, h.replies...)
 	h.monitor.Sample(time.Now())
 }
 

@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/exposition"
-	"dynamo-metrics/internal/fleet/fleettest"
+	"dynamo-metrics/internal/wire/wiretest"
 )
 
 // The cases are from RFC 9110, sections 12.4.2 and 12.5.3, on each path that compresses and on a
 // standby.
 func TestAcceptsGzipOnEveryPath(t *testing.T) {
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	standby := exposition.NewMetrics(exposition.Collector{Fleet: f, Build: build, Now: func() time.Time { return served }, Standby: func() bool { return true }})
 	leads, standsBy := handler(f), handlerWith(f, func(o *Options) { o.Metrics = standby })
 	for _, c := range []struct {

@@ -100,11 +100,7 @@ func (h *harness) setReplies(replies ...fleet.PollReply) { h.replies = replies }
 
 // tick lets a second pass, and then polls and samples once.
 func (h *harness) tick() {
-	time.Sleep(time.Second)
-	h.fleet.Advance(time.Now())
-	h.fleet.BeginPoll()
-	h.fleet.RecordPollReply(h.replies...)
-	h.fleet.EndPoll(h.fleet.Stats.RegistryUp() && h.fleet.Stats.NATS.Up())
+	fleettest.Tick(h.fleet, h.replies...)
 	h.monitor.Sample(time.Now())
 }
 

@@ -13,6 +13,7 @@ import (
 	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/stats"
 	"dynamo-metrics/internal/testutil"
+	"dynamo-metrics/internal/wire/wiretest"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -24,7 +25,7 @@ var paths = []string{"/metrics", "/", "/-/healthy", "/live", "/-/ready", "/healt
 
 // readyFleet returns fleettest.Original, connected and polled.
 func readyFleet(t *testing.T) *fleet.Fleet {
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	for _, c := range []*stats.ConnState{&f.Stats.NATS, &f.Stats.Etcd} {
 		c.MarkUsed()
 		c.SetConnected(true)
@@ -34,7 +35,7 @@ func readyFleet(t *testing.T) *fleet.Fleet {
 }
 
 func TestHandlerMetricsParse(t *testing.T) {
-	w := testutil.Get(t, handler(fleettest.Original(t)), "/metrics")
+	w := testutil.Get(t, handler(wiretest.Original(t)), "/metrics")
 	testutil.Equal(t, "content type", w.Header().Get("Content-Type"), "text/plain; version=0.0.4; charset=utf-8; escaping=underscores")
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	parsed, err := parser.TextToMetricFamilies(w.Body)
@@ -68,7 +69,7 @@ func TestHandlerMetricsEscapeNames(t *testing.T) {
 }
 
 func TestHandlerMetricsProtobuf(t *testing.T) {
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	h := handler(f)
 	w := testutil.Get(t, h, "/metrics", "Accept", string(expfmt.FmtProtoDelim))
 	format := expfmt.ResponseFormat(w.Header())
@@ -84,7 +85,7 @@ func TestHandlerMetricsProtobuf(t *testing.T) {
 
 // OpenMetrics would append _total to the names of the original's two counters.
 func TestHandlerMetricsNeverOpenMetrics(t *testing.T) {
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	for _, accept := range []string{
 		"application/openmetrics-text; version=1.0.0; charset=utf-8",
 		// What Prometheus 2 and 3 send.
@@ -100,7 +101,7 @@ func TestHandlerMetricsNeverOpenMetrics(t *testing.T) {
 }
 
 func TestHandlerMetricsGzip(t *testing.T) {
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	plain := testutil.Get(t, handler(f), "/metrics")
 	testutil.Equal(t, "encoding without Accept-Encoding", plain.Header().Get("Content-Encoding"), "")
 	w := testutil.Get(t, handler(f), "/metrics", "Accept-Encoding", "gzip")
@@ -149,7 +150,7 @@ func TestHandlerProbes(t *testing.T) {
 
 func TestHandlerMetricsGatherError(t *testing.T) {
 	log, logs := testutil.NewDebugLog()
-	f := fleettest.Original(t)
+	f := wiretest.Original(t)
 	bad := prometheus.NewDesc("x", "x", nil, nil)
 	invalid := collectorFunc(func(ch chan<- prometheus.Metric) { ch <- prometheus.NewInvalidMetric(bad, io.ErrUnexpectedEOF) })
 	h := handlerWith(f, func(o *Options) {

@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/fleet/fleettest"
 	"dynamo-metrics/internal/monitor"
 	"dynamo-metrics/internal/testutil"
+	"dynamo-metrics/internal/wire/wiretest"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -144,10 +144,10 @@ func TestOpenAPIDescribesEveryAnswer(t *testing.T) {
 	}
 	inBubble(t, func(h *harness) { // all releases
 		for _, release := range []string{"0.1.1", "0.3.0", "0.5.1"} {
-			h.setReplies(append(h.replies, fleettest.RegisterPolledRelease(h.t, h.fleet, release)...)...)
+			h.setReplies(append(h.replies, wiretest.RegisterPolledRelease(h.t, h.fleet, release)...)...)
 		}
 		for _, release := range []string{"0.6.1", "0.9.1", "1.6.1"} {
-			fleettest.RegisterPublishingRelease(h.t, h.fleet, release)
+			wiretest.RegisterPublishingRelease(h.t, h.fleet, release)
 		}
 		h.fleet.RecordHit(9041998838276177450, 100, 30)
 		h.ticks(10 * time.Second)

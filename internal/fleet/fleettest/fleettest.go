@@ -1,16 +1,12 @@
-// Package fleettest makes fleets for the tests of other packages: fleets of workers whose answers
-// and events were captured, and large ones.
+// Package fleettest makes fleets for the tests of other packages. Those of captured bytes are
+// wiretest's.
 package fleettest
 
 import (
-	"encoding/json"
 	"fmt"
-	"testing"
 	"time"
 
 	"dynamo-metrics/internal/fleet"
-	"dynamo-metrics/internal/testutil"
-	"dynamo-metrics/internal/wire"
 )
 
 // LoadMetrics is the endpoint at which workers of releases up to 0.5.1 report their load.
@@ -34,91 +30,6 @@ func New(target fleet.Target, registry bool) *fleet.Fleet {
 	f.Sync(fleet.Listing{})
 	f.Advance(Reported)
 	return f
-}
-
-// Replies decodes one worker's answer into a reply for each endpoint in it.
-func Replies(t testing.TB, component string, answer []byte) []fleet.PollReply {
-	t.Helper()
-	reply, err := wire.ParseStatsReply(answer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rs []fleet.PollReply
-	for _, e := range reply.Endpoints {
-		name, lease, ok := wire.SplitSubject(reply.Service, e.Subject, func(string) bool { return false })
-		if !ok {
-			t.Fatalf("subject %q is not a subject of the service %q", e.Subject, reply.Service)
-		}
-		r := fleet.PollReply{
-			Endpoint: fleet.Endpoint{Component: component, Name: name},
-			Worker:   fleet.WorkerID{Lease: lease}, Service: reply.Service, Outcome: fleet.NoLoad,
-		}
-		if lease == 0 {
-			r.Worker.Static = reply.ID
-		}
-		load, rank, found, err := wire.ParseLoad(e.Data)
-		switch {
-		case err != nil:
-			r.Outcome = fleet.Malformed
-		case found:
-			r.Outcome, r.Load, r.Rank = fleet.Reported, load, rank
-		}
-		rs = append(rs, r)
-	}
-	return rs
-}
-
-// RegisterAll registers every worker of these answers that has a lease.
-func RegisterAll(t testing.TB, f *fleet.Fleet, component string, answers ...[]byte) {
-	t.Helper()
-	for _, a := range answers {
-		for _, r := range Replies(t, component, a) {
-			if !r.Worker.IsStatic() {
-				f.Register("", fleet.Instance{Endpoint: r.Endpoint, ID: r.Worker.Lease}, fleet.Registration{NATS: true})
-			}
-		}
-	}
-}
-
-// Poll records one poll with these answers.
-func Poll(t testing.TB, f *fleet.Fleet, component string, answers ...[]byte) {
-	t.Helper()
-	f.BeginPoll()
-	for _, a := range answers {
-		f.RecordPollReply(Replies(t, component, a)...)
-	}
-	f.EndPoll(true)
-}
-
-// Original returns the fleet whose metrics were captured from the original.
-func Original(t testing.TB) *fleet.Fleet {
-	t.Helper()
-	f := New(fleet.Target(LoadMetrics), true)
-	answers := OriginalAnswers(t)
-	RegisterAll(t, f, "backend", answers...)
-	Poll(t, f, "backend", answers...)
-	var events []json.RawMessage
-	if err := json.Unmarshal(testutil.Captured(t, "original", "hit_rate_events.json"), &events); err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range events {
-		hit, err := wire.ParseHitRate(e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.RecordHit(hit.Worker, hit.ISLBlocks, hit.OverlapBlocks)
-	}
-	return f
-}
-
-// OriginalAnswers returns the answers of the workers of that fleet.
-func OriginalAnswers(t testing.TB) [][]byte {
-	t.Helper()
-	return [][]byte{
-		testutil.Captured(t, "original", "stats_reply_1.json"),
-		testutil.Captured(t, "original", "stats_reply_2.json"),
-		testutil.Captured(t, "original", "stats_reply_3.json"),
-	}
 }
 
 // Full returns a fleet of n workers that report every value that an answer to a poll can have.
