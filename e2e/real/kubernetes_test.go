@@ -228,7 +228,7 @@ func TestKubernetesPipeline(t *testing.T) {
 	}
 	pipeline := s.pipeline("1.6.1", "DYN_REQUEST_TRACE=1", "DYN_REQUEST_TRACE_SINKS=nats")
 	m.waitForWorkers("llm_requests_active_slots", pipeline.workers)
-	talks := pipeline.runUntilHits(t)
+	talks := pipeline.runUntilHits(t, func(int) int { return pipeline.routerCachedTokens(t) })
 	pipeline.checkTraces(t, talks, m.waitForHitEvents(talks.requests).hits())
 	s.kube.ready("engine-0", false)
 	testutil.Until(t, func() error {

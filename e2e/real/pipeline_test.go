@@ -217,16 +217,17 @@ func (p *pipeline) runConversations(t *testing.T) conversationTotals {
 	return sum
 }
 
-// runUntilHits runs conversations until the router has found part of a prompt in a cache. It
-// learns from events what the caches hold, and on a busy machine these arrive after the requests.
-func (p *pipeline) runUntilHits(t *testing.T) (sum conversationTotals) {
+// runUntilHits runs conversations until cached reports that something was found in a cache. The
+// router learns from events what the caches hold, and on a busy machine these arrive after the
+// requests.
+func (p *pipeline) runUntilHits(t *testing.T, cached func(requests int) int) (sum conversationTotals) {
 	t.Helper()
 	testutil.Until(t, func() error {
 		more := p.runConversations(t)
 		sum.requests += more.requests
 		sum.inputBlocks += more.inputBlocks
 		sum.cachedTokens += more.cachedTokens
-		if p.routerCachedTokens(t) == 0 {
+		if cached(sum.requests) == 0 {
 			return errors.New("no cache had any hit: the requests prove nothing")
 		}
 		return nil
@@ -337,8 +338,11 @@ func TestPipelineHitsAreWhatTheRouterPublishes(t *testing.T) {
 			m := s.metrics("--poll-interval", "0.2")
 			m.waitForPolls(2)
 			pipeline := s.pipeline(release)
-			talks := pipeline.runConversations(t)
-			got := m.waitForHitEvents(talks.requests).hits()
+			var got hits
+			talks := pipeline.runUntilHits(t, func(requests int) int {
+				got = m.waitForHitEvents(requests).hits()
+				return got.overlap
+			})
 			testutil.Until(t, func() error {
 				h.mu.Lock()
 				defer h.mu.Unlock()
@@ -364,6 +368,9 @@ func (p *pipeline) checkTraces(t *testing.T, requested conversationTotals, trace
 	if traced.isl != requested.inputBlocks || traced.overlap*blockSize != router {
 		t.Errorf("got hits %+v, want %d input blocks, and of them in caches %d tokens", traced, requested.inputBlocks, router)
 	}
+	if router == 0 {
+		t.Error("no cache had any hit: the requests prove nothing")
+	}
 	t.Logf("requests %+v, traces %+v, router %d tokens", requested, traced, router)
 }
 
@@ -377,7 +384,7 @@ func TestPipelineTracesMatchTheRoutersMetric(t *testing.T) {
 	m.waitForPolls(2)
 	pipeline := s.pipeline("1.6.1", "DYN_REQUEST_TRACE=1", "DYN_REQUEST_TRACE_SINKS=nats")
 	m.waitForWorkers("llm_requests_active_slots", pipeline.workers)
-	talks := pipeline.runUntilHits(t)
+	talks := pipeline.runUntilHits(t, func(int) int { return pipeline.routerCachedTokens(t) })
 	p := m.waitForHitEvents(talks.requests)
 
 	pipeline.checkTraces(t, talks, p.hits())

@@ -109,7 +109,7 @@ func TestWorkerMetricsGiveTheHitRate(t *testing.T) {
 	m := s.metrics("--nats-server", "none", "--scrape-interval", "1")
 	p := s.pipelineOf("1.6.1", nil, withWorkerMetrics, "--engine-type", "sglang")
 	m.waitForWorkers("llm_requests_active_slots", p.workers)
-	p.runUntilHits(t)
+	p.runUntilHits(t, func(int) int { return p.routerCachedTokens(t) })
 	var targets []struct {
 		Targets []string          `json:"targets"`
 		Labels  map[string]string `json:"labels"`
